@@ -1,0 +1,2 @@
+//! Client of the REST API over a Unix socket.
+#![forbid(unsafe_code)]

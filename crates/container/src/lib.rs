@@ -1,0 +1,2 @@
+//! The container driver: plans into mounts and instructions for the shim.
+#![forbid(unsafe_code)]

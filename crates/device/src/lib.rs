@@ -1,0 +1,2 @@
+//! Instance devices: configuration to plan.
+#![forbid(unsafe_code)]

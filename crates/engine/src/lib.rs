@@ -1,0 +1,2 @@
+//! Workflows, operations and reconciliation, without HTTP.
+#![forbid(unsafe_code)]

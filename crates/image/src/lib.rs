@@ -1,0 +1,2 @@
+//! Images: formats, confined unpacking, fingerprints, building, templates.
+#![forbid(unsafe_code)]

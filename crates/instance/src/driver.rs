@@ -1,0 +1,171 @@
+use std::{
+    collections::{BTreeMap, HashSet},
+    os::fd::{BorrowedFd, OwnedFd},
+    path::Path,
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+use stapes_model::{InstanceId, InstanceType, Limits, Usage};
+
+use crate::{DriverError, FileReply, FileRequest, Plan};
+
+/// Makes instances of one type run. Every call is blocking and bounded in time (a start within seconds even when the
+/// guest misbehaves); calls for different instances may run in parallel on any thread.
+pub trait Driver: Send + Sync {
+    fn kind(&self) -> InstanceType;
+
+    /// Starts init (or the machine) and returns once its first instruction runs, or says which step failed; then
+    /// nothing is left behind. Starting an id that runs already fails.
+    fn start(&self, plan: &Plan) -> Result<Arc<dyn Running>, DriverError>;
+
+    /// Takes over an instance that outlived an earlier daemon. `None`: it does not run (any more), and nothing of it
+    /// is left running either.
+    fn adopt(&self, id: &InstanceId, run_dir: &Path) -> Result<Option<Arc<dyn Running>>, DriverError>;
+
+    /// Removes everything on this host (cgroups, sockets, processes) named by an instance id that is not in `keep`.
+    /// Returns what it removed, for the log. May run twice.
+    fn sweep(&self, keep: &HashSet<InstanceId>) -> Result<Vec<String>, DriverError>;
+
+    /// A file request on an instance that does not run: `root` is its root directory with unshifted owners.
+    fn files_offline(&self, root: &Path, request: &FileRequest) -> Result<FileReply, DriverError>;
+
+    /// One line a feature for `info`: what this kernel offers and which fallback is used instead.
+    fn features(&self) -> BTreeMap<String, String>;
+}
+
+/// A handle to one running instance. Cheap calls; each may fail with `ShimGone`. Dropping it touches nothing.
+pub trait Running: Send + Sync {
+    fn id(&self) -> InstanceId;
+
+    /// Process id of init (or QEMU) on the host.
+    fn pid(&self) -> u32;
+
+    /// Seconds since 1970 at which it was started.
+    fn started_at(&self) -> i64;
+
+    /// Asks init to power off (the signal that this init wants) and returns at once; the exit comes as an event.
+    fn request_shutdown(&self) -> Result<(), DriverError>;
+
+    /// Kills everything inside and returns once init is reaped (bounded); an instance that is gone is success.
+    fn kill(&self) -> Result<(), DriverError>;
+
+    fn freeze(&self) -> Result<(), DriverError>;
+    fn thaw(&self) -> Result<(), DriverError>;
+    fn is_frozen(&self) -> Result<bool, DriverError>;
+
+    /// Runs a command inside; returns once it was executed, with its handle and, for a pty, the master.
+    fn exec(&self, spec: &ExecSpec, io: ExecIo) -> Result<ExecHandle, DriverError>;
+    fn exec_signal(&self, exec: u64, signal: i32) -> Result<(), DriverError>;
+    /// The exit of an exec, if it has ended (it stays known for the life of the shim, newest 1,024).
+    fn exec_status(&self, exec: u64) -> Result<Option<ExitStatus>, DriverError>;
+
+    /// A duplicate of the console's pty master. Everything printed is in the console log already.
+    fn console(&self) -> Result<OwnedFd, DriverError>;
+
+    fn file(&self, request: &FileRequest) -> Result<FileReply, DriverError>;
+
+    fn update_limits(&self, limits: &Limits) -> Result<(), DriverError>;
+
+    /// Counters of now, read from the host without asking the guest.
+    fn usage(&self) -> Result<Usage, DriverError>;
+
+    /// Readable when [`Running::next_event`] has something. Non-blocking; wait for it with `AsyncFd`.
+    fn events_fd(&self) -> BorrowedFd<'_>;
+    /// The next event, or `None` when there is none now. After [`Event::Exited`] or [`Event::ShimLost`] no more follow.
+    fn next_event(&self) -> Option<Event>;
+}
+
+/// What happened to a running instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// Init is gone, and with it everything inside.
+    Exited {
+        reason: ExitReason,
+        status: ExitStatus,
+    },
+    ExecExited {
+        exec: u64,
+        status: ExitStatus,
+    },
+    /// The shim died. The instance may still run; `adopt` tells.
+    ShimLost,
+}
+
+/// Why init ended. A pid namespace reports reboot(2) from inside as a signal of its init; see pid_namespaces(7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitReason {
+    /// Power-off or halt from inside, or init returned.
+    Halt,
+    /// Asked to be started again.
+    Reboot,
+    /// Killed from outside or by a crash.
+    Killed,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitStatus {
+    Code(i32),
+    Signal(i32),
+    /// Its parent was lost and the kernel could not tell.
+    Unknown,
+}
+
+impl ExitStatus {
+    /// The number a shell would give: 128 + signal; 255 when unknown.
+    pub fn shell_code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+            Self::Unknown => 255,
+        }
+    }
+}
+
+/// A command to run inside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecSpec {
+    /// Program and arguments; the program is looked up in the environment's `PATH`, inside.
+    pub command: Vec<String>,
+    /// Complete environment; the driver adds only what is missing of PATH, HOME, USER, LANG, TERM (for a pty).
+    pub environment: BTreeMap<String, String>,
+    pub uid: u32,
+    pub gid: u32,
+    /// Working directory inside; `None` is the user's home, or `/`.
+    pub cwd: Option<String>,
+}
+
+/// Where the command's standard streams go.
+#[derive(Debug)]
+pub enum ExecIo {
+    /// A new pty of the instance's own; the master comes back in [`ExecHandle::pty`].
+    Pty { columns: u16, rows: u16 },
+    /// Three descriptors of the caller's, handed to the command.
+    Streams { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+}
+
+/// A command that runs.
+#[derive(Debug)]
+pub struct ExecHandle {
+    /// Names it in events and signals; unique within the instance's run.
+    pub exec: u64,
+    /// Process id on the host.
+    pub pid: u32,
+    pub pty: Option<OwnedFd>,
+}
+
+/// A supervised helper of the daemon (dnsmasq, a proxy relay) that outlives it, as a child of the nursery's.
+pub trait SpawnService: Send + Sync {
+    /// Makes sure that `name` runs with exactly this command line; returns its pid. A change of argv restarts it.
+    fn ensure_service(&self, name: &str, argv: &[String]) -> Result<u32, DriverError>;
+    /// Ends it; one that does not run is success.
+    fn stop_service(&self, name: &str) -> Result<(), DriverError>;
+    /// Sends a signal to it.
+    fn signal_service(&self, name: &str, signal: i32) -> Result<(), DriverError>;
+    /// Names that run now.
+    fn services(&self) -> Result<Vec<String>, DriverError>;
+}

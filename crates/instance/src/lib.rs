@@ -1,0 +1,19 @@
+//! What a container and a virtual machine have in common: the [`Driver`] contract, the [`Plan`] as data, and the
+//! capability table that says what one type cannot have and why.
+//!
+//! Invariant: knows no kernel interface, no REST and no store. A driver is blocking code, bounded in time: no call here
+//! waits for a guest. Whoever wants to wait watches [`Running::events_fd`].
+#![forbid(unsafe_code)]
+
+mod capability;
+mod driver;
+mod error;
+mod files;
+mod plan;
+
+pub use capability::{CAPABILITIES, Capability, Support, require};
+pub use driver::{Driver, Event, ExecHandle, ExecIo, ExecSpec, ExitReason, ExitStatus, Running, SpawnService};
+pub use error::DriverError;
+pub use files::{FileKind, FileMeta, FileReply, FileRequest, WriteMode};
+pub use plan::{DeviceNode, Link, Mount, Plan, Security};
+pub use stapes_model::{Limits, Rlimit, Usage};

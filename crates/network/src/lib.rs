@@ -1,0 +1,2 @@
+//! Networks, addresses, DHCP and DNS configuration, firewall.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Messages between the daemon and the per-instance shim.
+#![forbid(unsafe_code)]

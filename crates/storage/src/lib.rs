@@ -1,0 +1,2 @@
+//! Storage pools and volumes.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Test support: pools, cgroups, namespaces, whole daemons.
+#![forbid(unsafe_code)]
