@@ -35,13 +35,19 @@ fn main() {
     let store = Arc::new(SqliteStore::open(directory.join("state.db")).expect("the store opens"));
     let value = vec![b'v'; 2048];
     let commit = |key: String| store.commit(Transaction::new().put(key, value.clone())).expect("a commit");
-    let one = timed(1000, |run| drop(commit(format!("instance/{run:08}"))));
+    let one = timed(1000, |run| {
+        commit(format!("instance/{run:08}"));
+    });
     println!("commit of 2 KiB, alone: {one:?}");
     let start = Instant::now();
     std::thread::scope(|scope| {
         for thread in 0..8 {
             let commit = &commit;
-            scope.spawn(move || (0..250).for_each(|run| drop(commit(format!("other/{thread}/{run}")))));
+            scope.spawn(move || {
+                (0..250).for_each(|run| {
+                    commit(format!("other/{thread}/{run}"));
+                })
+            });
         }
     });
     println!("commits from 8 threads: {:?} each", start.elapsed() / 2000);
