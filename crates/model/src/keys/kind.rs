@@ -79,7 +79,7 @@ impl Kind {
             Self::Rlimit => rlimit(value).is_some(),
             Self::Address { v6 } => value == "none" || value.parse().is_ok_and(|ip: IpAddr| ip.is_ipv6() == v6),
             Self::Subnet { v6 } => ["none", "auto"].contains(&value) || is_subnet(value, v6),
-            Self::Mac => mac(value).is_some(),
+            Self::Mac => parse_mac(value).is_some(),
             Self::Interface => is_interface(value),
             Self::Mode => {
                 !value.is_empty() && value.len() <= 5 && u32::from_str_radix(value, 8).is_ok_and(|m| m <= 0o7777)
@@ -192,7 +192,8 @@ fn is_subnet(text: &str, v6: bool) -> bool {
     text.contains('/') && text.parse().is_ok_and(|net: ipnet::IpNet| net.addr().is_ipv6() == v6)
 }
 
-pub(crate) fn mac(text: &str) -> Option<[u8; 6]> {
+/// Reads a unicast MAC address: six pairs of hexadecimal digits between colons.
+pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let mut bytes = [0; 6];
     let mut parts = text.split(':');
     for byte in &mut bytes {

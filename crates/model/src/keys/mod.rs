@@ -14,7 +14,7 @@ mod tables;
 mod tests;
 mod validate;
 
-pub use kind::{Kind, parse_bool};
+pub use kind::{Kind, parse_bool, parse_mac};
 pub use limits::{Host, limits_from_config};
 pub use metadata::metadata_configuration;
 pub use suggest::did_you_mean;
