@@ -6,6 +6,7 @@ use crate::{PoolConfig, PoolError};
 
 enum Kind {
     Text,
+    MountOptions,
     Size,
     Bool,
     /// An absolute path.
@@ -44,7 +45,7 @@ const COMMON: &[Key] = &[
 
 const BTRFS: &[Key] = &[
     key("btrfs.create_options", Kind::Text),
-    key("btrfs.mount_options", Kind::Text),
+    key("btrfs.mount_options", Kind::MountOptions),
     key("size", Kind::Size),
     key("source.wipe", Kind::Bool),
     key("volume.btrfs.compression", Kind::Text),
@@ -77,6 +78,7 @@ fn check_value(key: &Key, value: &str) -> Result<(), String> {
     match key.kind {
         Kind::Text if value.contains(['\0', '\n']) => Err("it must be one line".to_owned()),
         Kind::Text => Ok(()),
+        Kind::MountOptions => check_mount_options(value),
         Kind::Size => value.parse::<ByteSize>().map(drop).map_err(|error| error.to_string()),
         Kind::Bool => parse_bool(value).map(drop).ok_or_else(|| "expected true or false".to_owned()),
         Kind::Path if value.starts_with('/') && !value.contains('\0') => Ok(()),
@@ -86,6 +88,16 @@ fn check_value(key: &Key, value: &str) -> Result<(), String> {
             Ok(0..=0o7777) => Ok(()),
             _ => Err("expected an octal mode such as 0711".to_owned()),
         },
+    }
+}
+
+/// Refuses what would show the pool another file system or none that it can write to.
+fn check_mount_options(value: &str) -> Result<(), String> {
+    let name = |option: &'_ str| option.split('=').next().unwrap_or_default().trim().to_owned();
+    match value.split(',').map(name).find(|name| ["ro", "subvol", "subvolid", "device"].contains(&name.as_str())) {
+        Some(name) => Err(format!("a pool cannot be mounted with {name}")),
+        None if value.contains(['\0', '\n']) => Err("it must be one line".to_owned()),
+        None => Ok(()),
     }
 }
 
@@ -128,7 +140,9 @@ mod tests {
 
     #[test]
     fn an_ill_typed_value_is_refused_by_key() {
-        for (key, value) in [("size", "much"), ("source.wipe", "perhaps"), ("source", "../x")] {
+        for (key, value) in
+            [("size", "much"), ("source.wipe", "perhaps"), ("source", "../x"), ("btrfs.mount_options", "ro")]
+        {
             let error = check(&pool(key, value), "btrfs").unwrap_err().to_string();
             assert!(error.contains(key) && error.contains(value), "{error}");
         }

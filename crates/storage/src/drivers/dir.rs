@@ -26,6 +26,8 @@ fn layout(pool: &PoolConfig, paths: &PoolPaths) -> Layout {
 pub(crate) fn create(pool: &PoolConfig, paths: &PoolPaths) -> Result<Vec<(&'static str, String)>, PoolError> {
     let layout = layout(pool, paths);
     layout.lay_out()?;
+    // Volumes of a pool that the store knows nothing of must not fall to the next sweep.
+    layout.refuse_volumes()?;
     Ok(vec![("source", layout.root.display().to_string())])
 }
 
