@@ -4,6 +4,7 @@
 //! borrowed descriptors, returns owned ones, sets close-on-exec itself and cites its manual page.
 #![allow(unsafe_code)]
 
+pub mod confine;
 pub mod exec;
 pub mod fs;
 pub mod process;
