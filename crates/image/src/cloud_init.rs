@@ -15,7 +15,8 @@ impl Seed {
     /// File names as cloud-init looks for them, with their content.
     pub fn files(&self) -> Vec<(&'static str, &str)> {
         let network = self.network_config.as_deref().map(|text| ("network-config", text));
-        let fixed = [("meta-data", &self.meta_data), ("user-data", &self.user_data), ("vendor-data", &self.vendor_data)];
+        let fixed =
+            [("meta-data", &self.meta_data), ("user-data", &self.user_data), ("vendor-data", &self.vendor_data)];
         fixed.into_iter().map(|(name, text)| (name, text.as_str())).chain(network).collect()
     }
 }
@@ -80,12 +81,16 @@ mod tests {
 
     #[test]
     fn the_new_names_win_and_the_old_ones_still_work() {
-        let seed = seed("c1", "id-1", &config(&[
-            ("cloud-init.user-data", "#cloud-config\na: 1\n"),
-            ("user.user-data", "old"),
-            ("user.vendor-data", "vendor"),
-            ("user.network-config", "version: 2\n"),
-        ]));
+        let seed = seed(
+            "c1",
+            "id-1",
+            &config(&[
+                ("cloud-init.user-data", "#cloud-config\na: 1\n"),
+                ("user.user-data", "old"),
+                ("user.vendor-data", "vendor"),
+                ("user.network-config", "version: 2\n"),
+            ]),
+        );
         assert_eq!(seed.meta_data, "instance-id: \"id-1\"\nlocal-hostname: \"c1\"\n");
         assert_eq!((seed.user_data.as_str(), seed.vendor_data.as_str()), ("#cloud-config\na: 1\n", "vendor"));
         assert_eq!(seed.files().len(), 4);

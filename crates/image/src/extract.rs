@@ -212,9 +212,8 @@ impl<'a> Extractor<'a> {
     ) -> Result<(), UnpackFault> {
         let parent = self.directory(entry, parents, true)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = self.replacing(entry, &parent, name, || {
-            fs::openat(&*parent, name, flags, Mode::from_raw_mode(0o600))
-        })?;
+        let file =
+            self.replacing(entry, &parent, name, || fs::openat(&*parent, name, flags, Mode::from_raw_mode(0o600)))?;
         let failed = |errno| fault("write", &entry.path, errno);
         match &entry.segments {
             None => write_content(&file, 0, entry.size, entry, walker)?,
@@ -326,7 +325,8 @@ impl<'a> Extractor<'a> {
 
 fn open_beneath(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Without NOFOLLOW: with it a symbolic link at the end is ENOTDIR instead of the ELOOP that names it.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     loop {
         match fs::openat2(root, path, flags, Mode::empty(), resolve) {
             // EAGAIN: something was renamed meanwhile and the kernel could not be sure; openat2(2) says to repeat.
@@ -346,7 +346,10 @@ fn write_content<R: BufRead>(
     while length > 0 {
         let chunk = walker.chunk()?;
         if chunk.is_empty() {
-            return Err(UnpackFault::Corrupt { file: entry.name(), reason: "its content is shorter than it says".into() });
+            return Err(UnpackFault::Corrupt {
+                file: entry.name(),
+                reason: "its content is shorter than it says".into(),
+            });
         }
         let count = chunk.len().min(usize::try_from(length).unwrap_or(usize::MAX));
         let written = match rustix::io::pwrite(file, &chunk[..count], offset) {
@@ -385,4 +388,3 @@ pub(crate) fn place_unified<'p>(parts: &[&'p [u8]]) -> Option<Vec<&'p [u8]>> {
 pub(crate) fn place_metadata<'p>(parts: &[&'p [u8]]) -> Option<Vec<&'p [u8]>> {
     if parts.first() == Some(&b"rootfs".as_slice()) { None } else { place_unified(parts) }
 }
-

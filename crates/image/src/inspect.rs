@@ -66,7 +66,12 @@ pub fn inspect(files: &ImageFiles) -> Result<Inspected, ImageError> {
     let (kind, compression, size) = match &files.rootfs {
         None if found.disk => (ImageKind::UnifiedDisk, meta_compression, meta_size),
         None if found.rootfs => (ImageKind::Unified, meta_compression, meta_size),
-        None => return Err(format_error(&files.meta, "it has neither rootfs/ nor rootfs.img, and no root file came with it")),
+        None => {
+            return Err(format_error(
+                &files.meta,
+                "it has neither rootfs/ nor rootfs.img, and no root file came with it",
+            ));
+        }
         Some(rootfs) => {
             let (root_magic, root_size) = magic(rootfs)?;
             let (kind, compression) = match root_magic {

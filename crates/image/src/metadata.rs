@@ -255,7 +255,9 @@ mod tests {
     fn scalars_of_any_type_become_the_text_that_was_written() {
         let metadata = ImageMetadata::parse(GOOD).unwrap();
         assert_eq!(metadata.architecture, "x86_64");
-        for (key, value) in [("os", "Debian"), ("release", "12.10"), ("current", "true"), ("build", "0123"), ("nothing", "")] {
+        for (key, value) in
+            [("os", "Debian"), ("release", "12.10"), ("current", "true"), ("build", "0123"), ("nothing", "")]
+        {
             assert_eq!(metadata.properties[key], value, "{key}");
         }
         let template = &metadata.templates["/etc/hostname"];
@@ -277,10 +279,19 @@ mod tests {
             ("architecture: vax\n", "architecture"),
             ("architecture: x86_64\ncreation_date: soon\n", "creation_date"),
             ("architecture: x86_64\nproperties: [1]\n", "properties"),
-            ("architecture: x86_64\ntemplates:\n  /etc/x:\n    when: [boot]\n    template: x\n", "templates./etc/x.when"),
-            ("architecture: x86_64\ntemplates:\n  /etc/x:\n    when: [start]\n    template: ../x\n", "templates./etc/x.template"),
+            (
+                "architecture: x86_64\ntemplates:\n  /etc/x:\n    when: [boot]\n    template: x\n",
+                "templates./etc/x.when",
+            ),
+            (
+                "architecture: x86_64\ntemplates:\n  /etc/x:\n    when: [start]\n    template: ../x\n",
+                "templates./etc/x.template",
+            ),
             ("architecture: x86_64\ntemplates:\n  /../x:\n    when: [start]\n    template: x\n", "templates./../x"),
-            ("architecture: x86_64\ntemplates:\n  /x:\n    when: [start]\n    template: x\n    mode: 9\n", "templates./x.mode"),
+            (
+                "architecture: x86_64\ntemplates:\n  /x:\n    when: [start]\n    template: x\n    mode: 9\n",
+                "templates./x.mode",
+            ),
         ] {
             let error = ImageMetadata::parse(text).unwrap_err();
             assert!(error.to_string().starts_with(&format!("metadata.yaml: {field}: ")), "{text}: {error}");

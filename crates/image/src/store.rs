@@ -94,9 +94,9 @@ impl ImageStore {
             let entry = entry.map_err(ImageError::io("list", &self.folder))?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            let orphan = name.strip_suffix(".rootfs").is_some_and(|meta| {
-                meta.parse::<Fingerprint>().is_ok() && !self.folder.join(meta).exists()
-            });
+            let orphan = name
+                .strip_suffix(".rootfs")
+                .is_some_and(|meta| meta.parse::<Fingerprint>().is_ok() && !self.folder.join(meta).exists());
             if name.starts_with(TEMPORARY) || orphan {
                 fs::remove_file(entry.path()).map_err(ImageError::io("remove", entry.path()))?;
                 removed += 1;
@@ -114,7 +114,9 @@ impl ImageStore {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(ImageError::Io { doing: "receive the image into", path: self.folder.clone(), source }),
+                Err(source) => {
+                    return Err(ImageError::Io { doing: "receive the image into", path: self.folder.clone(), source });
+                }
             };
             hasher.update(&buffer[..count]);
             file.write_all(&buffer[..count]).map_err(ImageError::io("write an image in", &self.folder))?;
@@ -165,8 +167,10 @@ mod tests {
     }
 
     fn names(store: &ImageStore) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(store.folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = fs::read_dir(store.folder())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }

@@ -24,6 +24,9 @@ pub(crate) enum Kind {
     Device,
 }
 
+/// Offset and length of each part.
+pub(crate) type Segments = Vec<(u64, u64)>;
+
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub path: Vec<u8>,
@@ -35,8 +38,8 @@ pub(crate) struct Entry {
     pub mtime: (i64, u32),
     /// Bytes the file has once written.
     pub size: u64,
-    /// Offset and length of the parts that are stored, in order; `None`: all of it.
-    pub segments: Option<Vec<(u64, u64)>>,
+    /// The parts that are stored, in order; `None`: all of it.
+    pub segments: Option<Segments>,
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     pub acl_access: Option<Vec<u8>>,
     pub acl_default: Option<Vec<u8>>,
@@ -118,10 +121,15 @@ impl<R: BufRead> Walker<R> {
             EntryType::Link => Kind::Hardlink,
             EntryType::Fifo => Kind::Fifo,
             EntryType::Char | EntryType::Block => Kind::Device,
-            other => return Err(refuse(format!("its type {:?} is unknown", other.as_byte().escape_ascii().to_string()))),
+            other => {
+                return Err(refuse(format!("its type {:?} is unknown", other.as_byte().escape_ascii().to_string())));
+            }
         };
         let id = |id: u64| {
-            u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or_else(|| refuse(format!("its owner {id} is no id")))
+            u32::try_from(id)
+                .ok()
+                .filter(|id| *id != u32::MAX)
+                .ok_or_else(|| refuse(format!("its owner {id} is no id")))
         };
         let uid = id(pax.uid.or_else(|| header.uid().ok()).unwrap_or(0))?;
         let gid = id(pax.gid.or_else(|| header.gid().ok()).unwrap_or(0))?;
@@ -264,7 +272,7 @@ impl<R: BufRead> Walker<R> {
     }
 
     /// The file's real size and its stored parts.
-    fn sparse(&mut self, header: &Header, pax: &Pax, stored: u64) -> Result<(u64, Option<Vec<(u64, u64)>>), UnpackFault> {
+    fn sparse(&mut self, header: &Header, pax: &Pax, stored: u64) -> Result<(u64, Option<Segments>), UnpackFault> {
         let (real, numbers) = if let (EntryType::GNUSparse, Some(gnu)) = (header.entry_type(), header.as_gnu()) {
             let mut numbers = Vec::new();
             let real = gnu.real_size().map_err(|error| self.corrupt(error))?;
@@ -306,7 +314,7 @@ impl<R: BufRead> Walker<R> {
         } else {
             return Ok((stored, None));
         };
-        let segments: Vec<(u64, u64)> = numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+        let segments: Segments = numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
         let mut end = 0;
         let mut total = 0u64;
         for (offset, length) in &segments {
@@ -382,10 +390,80 @@ impl<R: BufRead> Walker<R> {
 /// The sum of a header's bytes, its own field counted as spaces, is what it says.
 pub(crate) fn checksum_is_right(block: &[u8]) -> bool {
     let Some(field) = block.get(148..156) else { return false };
-    let sum: u32 = block.iter().take(512).enumerate().map(|(at, byte)| match at {
-        148..156 => 32,
-        _ => u32::from(*byte),
-    }).sum();
+    let sum: u32 = block
+        .iter()
+        .take(512)
+        .enumerate()
+        .map(|(at, byte)| match at {
+            148..156 => 32,
+            _ => u32::from(*byte),
+        })
+        .sum();
     let digits: String = field.iter().map(|byte| *byte as char).filter(|c| ('0'..='7').contains(c)).collect();
     u32::from_str_radix(&digits, 8) == Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn walk(bytes: &[u8]) -> Result<usize, UnpackFault> {
+        let limits = UnpackLimits { entries: 1000, bytes: 1 << 30, depth: 10, name_length: 1000 };
+        let mut walker = Walker::new(bytes, "x", &limits);
+        let mut count = 0;
+        while let Some(entry) = walker.next()? {
+            let _ = crate::paths::relative(&entry.path);
+            count += 1;
+        }
+        walker.finish()?;
+        Ok(count)
+    }
+
+    fn archive() -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, kind) in [("a", EntryType::Regular), ("b", EntryType::GNUSparse), ("p", EntryType::XHeader)] {
+            let content = b"25 GNU.sparse.realsize=9\n22 GNU.sparse.major=1\n";
+            let mut header = Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(content.len() as u64);
+            builder.append_data(&mut header, name, &content[..]).unwrap();
+        }
+        let mut header = Header::new_gnu();
+        header.set_size(3);
+        builder.append_data(&mut header, "n".repeat(200), &b"abc"[..]).unwrap();
+        builder.into_inner().unwrap()
+    }
+
+    /// Checksums are no defence: whoever changes a header can mend them.
+    fn mend(bytes: &mut [u8]) {
+        for block in bytes.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
+            let mut header = Header::from_byte_slice(block).clone();
+            header.set_cksum();
+            block.copy_from_slice(header.as_bytes());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+            let _ = walk(&bytes);
+        }
+
+        #[test]
+        fn no_change_to_an_archive_makes_it_panic_or_loop(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+            length in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = archive();
+            for (at, value) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            mend(&mut bytes);
+            let _ = walk(&bytes);
+            let _ = walk(&bytes[..length.index(bytes.len())]);
+        }
+    }
 }

@@ -130,7 +130,8 @@ fn talk(child: &mut Child, job: &Job) -> Result<Result<UnpackReport, UnpackFault
     }
     for map in ["uid_map", "gid_map"] {
         let path = format!("/proc/{}/{map}", child.id());
-        fs::write(&path, stapes_sys::confine::IDENTITY_MAP).map_err(|error| format!("failed to write {path}: {error}"))?;
+        fs::write(&path, stapes_sys::confine::IDENTITY_MAP)
+            .map_err(|error| format!("failed to write {path}: {error}"))?;
     }
     let job = serde_json::to_vec(job).map_err(|error| error.to_string())?;
     stdin.write_all(&job).map_err(|error| format!("it did not take its job: {error}"))?;

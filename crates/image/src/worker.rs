@@ -14,8 +14,8 @@ use std::{
 };
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
-    path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    Scope, path_beneath_rules,
 };
 use rustix::{
     fs::{self, Mode, OFlags},
@@ -38,7 +38,8 @@ use crate::{
 const MEMORY: u64 = 4 << 30;
 /// Where the dynamic linker and unsquashfs live.
 const READ_EXECUTE: &[&str] = &["/usr", "/lib", "/lib64", "/bin", "/sbin"];
-const READ_ONLY: &[&str] = &["/etc/ld.so.cache", "/etc/ld.so.preload", "/proc/self", "/proc/meminfo", "/sys/devices/system/cpu"];
+const READ_ONLY: &[&str] =
+    &["/etc/ld.so.cache", "/etc/ld.so.preload", "/proc/self", "/proc/meminfo", "/sys/devices/system/cpu"];
 
 /// The worker's whole life: namespace, job from standard input, work, answer on standard output.
 ///
@@ -59,7 +60,8 @@ fn work() -> Result<UnpackReport, UnpackFault> {
     let mut text = String::new();
     io::stdin().take(1 << 20).read_to_string(&mut text).map_err(|error| cannot("read its job", error))?;
     // An empty job: the parent is gone or gave up.
-    let job: Job = serde_json::from_str(&text).map_err(|error| UnpackFault::Confine(format!("no job was given: {error}")))?;
+    let job: Job =
+        serde_json::from_str(&text).map_err(|error| UnpackFault::Confine(format!("no job was given: {error}")))?;
 
     let meta = open_source(&job.files.meta)?;
     let rootfs = job.files.rootfs.as_deref().map(open_source).transpose()?;
@@ -108,12 +110,9 @@ fn find_unsquashfs() -> Result<std::path::PathBuf, UnpackFault> {
 
 /// From here on: the target to write, the system's programs to run where unsquashfs needs them, nothing else.
 fn shut_in(target: &OwnedFd, squashfs: Option<&File>, limits: &UnpackLimits) -> Result<(), UnpackFault> {
-    for (resource, most) in [
-        (Resource::Core, 0),
-        (Resource::As, MEMORY),
-        (Resource::Nofile, 512),
-        (Resource::Fsize, limits.bytes),
-    ] {
+    for (resource, most) in
+        [(Resource::Core, 0), (Resource::As, MEMORY), (Resource::Nofile, 512), (Resource::Fsize, limits.bytes)]
+    {
         let limit = Rlimit { current: Some(most), maximum: Some(most) };
         rustix::process::setrlimit(resource, limit).map_err(|error| cannot("limit itself", error))?;
     }
@@ -169,7 +168,10 @@ fn open_tar(file: File, path: &Path, limits: &UnpackLimits) -> Result<Walker<Pip
     let read = |reason: String| UnpackFault::Read { file: label(path), reason };
     let mut file = file;
     let mut head = Vec::new();
-    Read::by_ref(&mut file).take(compression::MAGIC_LEN as u64).read_to_end(&mut head).map_err(|error| read(error.to_string()))?;
+    Read::by_ref(&mut file)
+        .take(compression::MAGIC_LEN as u64)
+        .read_to_end(&mut head)
+        .map_err(|error| read(error.to_string()))?;
     io::Seek::rewind(&mut file).map_err(|error| read(error.to_string()))?;
     let compression = match compression::Magic::of(&head) {
         compression::Magic::Tar => crate::Compression::None,
@@ -240,6 +242,10 @@ mod squashfs {
         let corrupt = |reason: String| UnpackFault::Corrupt { file: label.into(), reason };
         rustix::process::fchdir(target).map_err(|error| cannot("enter its target", error))?;
         let mut report = UnpackReport::default();
+        if let Some(missing) = missing_bytes(&file) {
+            let reason = format!("{missing} bytes of it are missing");
+            return Err(UnpackFault::Truncated { file: label.into(), reason });
+        }
         let listing = run(program, &["-no-progress", "-lln"], &file)?;
         if !listing.status.success() {
             return Err(corrupt(complaint(&listing.stderr)));
@@ -247,9 +253,10 @@ mod squashfs {
         for line in listing.stdout.split(|byte| *byte == b'\n') {
             count(line, &mut report);
         }
-        for (what, found, limit) in
-            [("the number of entries", report.entries, limits.entries), ("the size of all files", report.bytes, limits.bytes)]
-        {
+        for (what, found, limit) in [
+            ("the number of entries", report.entries, limits.entries),
+            ("the size of all files", report.bytes, limits.bytes),
+        ] {
             if found > limit {
                 return Err(UnpackFault::Limit { file: label.into(), what: what.into(), limit });
             }
@@ -264,6 +271,15 @@ mod squashfs {
             }
             _ => Err(corrupt(complaint(&done.stderr))),
         }
+    }
+
+    /// What the superblock says is there (`bytes_used`, at 40) less what is; unsquashfs may notice only half-way.
+    fn missing_bytes(file: &File) -> Option<u64> {
+        use std::os::unix::fs::FileExt;
+        let mut used = [0; 8];
+        file.read_exact_at(&mut used, 40).ok()?;
+        let size = file.metadata().ok()?.len();
+        u64::from_le_bytes(used).checked_sub(size).filter(|missing| *missing > 0)
     }
 
     fn run(program: &Path, args: &[&str], file: &File) -> Result<std::process::Output, UnpackFault> {

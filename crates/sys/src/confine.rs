@@ -103,7 +103,12 @@ pub fn forbid_dangerous_calls() -> io::Result<()> {
     #[cfg(target_arch = "x86_64")]
     {
         // x32 has the same architecture and its own numbers above this bit.
-        program.push(libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16, jt: 0, jf: 1, k: 0x4000_0000 });
+        program.push(libc::sock_filter {
+            code: (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16,
+            jt: 0,
+            jf: 1,
+            k: 0x4000_0000,
+        });
         program.push(statement(give, refuse));
     }
     for call in FORBIDDEN {

@@ -159,10 +159,13 @@ mod tests {
                    deb http://other.example/cloud cloud-sdk-bookworm main\n";
         let mirrors = Mirrors::of(&parse(false, old));
         assert_eq!(mirrors.main.as_deref(), Some("http://mirror.example/debian"));
-        assert_eq!(mirrors.lines("trixie"), [
-            "deb http://mirror.example/debian trixie main",
-            "deb http://mirror.example/debian-security trixie-security main",
-        ]);
+        assert_eq!(
+            mirrors.lines("trixie"),
+            [
+                "deb http://mirror.example/debian trixie main",
+                "deb http://mirror.example/debian-security trixie-security main",
+            ]
+        );
         let new = "Types: deb\n# note\nURIs: http://a.example/debian\nSuites: bookworm bookworm-updates\nComponents: main\n\n\
                    Types: deb\nEnabled: no\nURIs: http://b.example/debian\nSuites: bookworm-security\n";
         let mirrors = Mirrors::of(&parse(true, new));

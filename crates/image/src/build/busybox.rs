@@ -14,8 +14,25 @@ use crate::{ImageError, ImageFiles};
 const RECIPE: u32 = 1;
 
 const DIRECTORIES: &[&str] = &[
-    "bin", "dev", "etc", "etc/init.d", "etc/udhcpc", "mnt", "proc", "root", "run", "sbin", "sys", "usr", "usr/bin",
-    "usr/sbin", "usr/share", "usr/share/udhcpc", "var", "var/lib", "var/log",
+    "bin",
+    "dev",
+    "etc",
+    "etc/init.d",
+    "etc/udhcpc",
+    "mnt",
+    "proc",
+    "root",
+    "run",
+    "sbin",
+    "sys",
+    "usr",
+    "usr/bin",
+    "usr/sbin",
+    "usr/share",
+    "usr/share/udhcpc",
+    "var",
+    "var/lib",
+    "var/log",
 ];
 
 const INITTAB: &str = "::sysinit:/etc/init.d/rcS\n::ctrlaltdel:/sbin/reboot\n::shutdown:/bin/true\n";
@@ -66,15 +83,19 @@ pub fn busybox(spec: &BuildSpec, progress: &mut dyn FnMut(Progress)) -> Result<I
     let bytes = rootfs(&content, &applets, time).map_err(ImageError::io("pack", &rootfs_path))?;
     let mut rootfs = pack::temporary(&rootfs_path)?;
     rootfs.write_all(&bytes).map_err(ImageError::io("write", &rootfs_path))?;
-    let metadata = pack::metadata(&kernel_arch, time, &[
-        ("architecture", debian_arch),
-        ("description", &format!("Busybox {debian_arch}")),
-        ("name", &format!("busybox-{debian_arch}")),
-        ("os", "Busybox"),
-        ("release", "1"),
-        ("type", "tar"),
-        ("variant", "default"),
-    ]);
+    let metadata = pack::metadata(
+        &kernel_arch,
+        time,
+        &[
+            ("architecture", debian_arch),
+            ("description", &format!("Busybox {debian_arch}")),
+            ("name", &format!("busybox-{debian_arch}")),
+            ("os", "Busybox"),
+            ("release", "1"),
+            ("type", "tar"),
+            ("variant", "default"),
+        ],
+    );
     pack::persist(rootfs, &rootfs_path)?;
     pack::write_meta(&files.meta, &metadata)?;
     progress(Progress { percent: Some(100), text: "built".into() });
@@ -93,7 +114,8 @@ fn program(work: &Path) -> Result<PathBuf, ExecError> {
     }
     let script = "cd \"$1\" && apt-get -o APT::Sandbox::User=root -q download busybox-static >&2 && \
                   dpkg-deb -x busybox-static_*.deb root && find root -type f -name busybox";
-    let found = Exec::new("sh").args(["-c", script, "sh"]).arg(work).patience(std::time::Duration::from_secs(120)).run()?;
+    let found =
+        Exec::new("sh").args(["-c", script, "sh"]).arg(work).patience(std::time::Duration::from_secs(120)).run()?;
     Ok(work.join(String::from_utf8_lossy(&found).lines().next().unwrap_or("root/bin/busybox")))
 }
 

@@ -21,7 +21,8 @@ const LEVEL: i32 = 3;
 /// Number, code name, how people read it.
 const RELEASES: &[(&str, &str)] = &[("11", "bullseye"), ("12", "bookworm"), ("13", "trixie"), ("unstable", "sid")];
 /// Names a host's sources may use besides.
-const OTHER_SUITES: &[&str] = &["stable", "oldstable", "oldoldstable", "testing", "unstable", "buster", "forky", "duke"];
+const OTHER_SUITES: &[&str] =
+    &["stable", "oldstable", "oldoldstable", "testing", "unstable", "buster", "forky", "duke"];
 
 const PACKAGES: &str =
     "systemd,systemd-sysv,dbus,udev,iproute2,iputils-ping,procps,netbase,ca-certificates,libpam-systemd,less";
@@ -72,14 +73,17 @@ pub fn debian(spec: &BuildSpec, progress: &mut dyn FnMut(Progress)) -> Result<Im
     let mirrors = apt::Mirrors::of_host();
     let lines = mirrors.lines(suite);
     if lines.is_empty() {
-        return Err(failed("this host's apt sources name no mirror of Debian; add one to /etc/apt/sources.list.d".into()));
+        return Err(failed(
+            "this host's apt sources name no mirror of Debian; add one to /etc/apt/sources.list.d".into(),
+        ));
     }
     super::make_folder(&spec.cache_dir)?;
     super::make_folder(&spec.work_dir)?;
     let work = tempfile::Builder::new().prefix("build-").tempdir_in(&spec.work_dir);
     let work = work.map_err(ImageError::io("create a folder in", &spec.work_dir))?;
     // apt fetches as the user _apt, who must be able to walk in.
-    fs::set_permissions(work.path(), fs::Permissions::from_mode(0o755)).map_err(ImageError::io("open up", work.path()))?;
+    fs::set_permissions(work.path(), fs::Permissions::from_mode(0o755))
+        .map_err(ImageError::io("open up", work.path()))?;
 
     let time = super::build_time();
     let command = command(suite, debian_arch, variant, &lines, time, work.path())?;
@@ -91,17 +95,21 @@ pub fn debian(spec: &BuildSpec, progress: &mut dyn FnMut(Progress)) -> Result<Im
     work.close().map_err(ImageError::io("remove the build folder in", &spec.work_dir))?;
 
     let serial = serial(time);
-    let metadata = pack::metadata(&kernel_arch, time, &[
-        ("architecture", debian_arch),
-        ("description", &format!("Debian {number} ({suite}) {debian_arch} ({serial})")),
-        ("name", &format!("debian-{suite}-{debian_arch}-{variant}-{serial}")),
-        ("os", "Debian"),
-        ("release", suite),
-        ("serial", &serial),
-        ("type", "tar"),
-        ("variant", variant),
-        ("version", number),
-    ]);
+    let metadata = pack::metadata(
+        &kernel_arch,
+        time,
+        &[
+            ("architecture", debian_arch),
+            ("description", &format!("Debian {number} ({suite}) {debian_arch} ({serial})")),
+            ("name", &format!("debian-{suite}-{debian_arch}-{variant}-{serial}")),
+            ("os", "Debian"),
+            ("release", suite),
+            ("serial", &serial),
+            ("type", "tar"),
+            ("variant", variant),
+            ("version", number),
+        ],
+    );
     pack::persist(rootfs, &rootfs_path)?;
     pack::write_meta(&files.meta, &metadata)?;
     progress(Progress { percent: Some(100), text: "built".into() });
@@ -135,7 +143,9 @@ fn command(
     for folder in ["man", "doc", "locale", "info", "lintian", "bug"] {
         command.arg(format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
     }
-    command.arg("--dpkgopt=path-include=/usr/share/doc/*/copyright").arg("--dpkgopt=path-include=/usr/share/locale/locale.alias");
+    command
+        .arg("--dpkgopt=path-include=/usr/share/doc/*/copyright")
+        .arg("--dpkgopt=path-include=/usr/share/locale/locale.alias");
     let mut lasting = String::new();
     for (key, proxy) in apt::proxies() {
         command.arg(format!("--aptopt={key} \"{proxy}\""));
@@ -162,7 +172,11 @@ enum RunError {
 }
 
 /// Runs mmdebstrap: its archive is compressed on one thread as it comes, its talk becomes progress on this one.
-fn run(mut command: Command, output: NamedTempFile, progress: &mut dyn FnMut(Progress)) -> Result<NamedTempFile, RunError> {
+fn run(
+    mut command: Command,
+    output: NamedTempFile,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<NamedTempFile, RunError> {
     let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = spawned.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => RunError::Missing,
