@@ -52,13 +52,12 @@ impl Engine {
 
     /// Refuses what cannot change while the instance runs, naming the key.
     fn check_live(&self, before: &Expanded, after: &Expanded) -> Result<()> {
-        for (key, value) in before.config.iter().chain(&after.config) {
+        for (key, _) in before.config.iter().chain(&after.config) {
             let same = before.config.get(key) == after.config.get(key);
             if same || key.starts_with("volatile.") {
                 continue;
             }
-            if !stapes_model::keys::is_live(key) {
-                let _ = value;
+            if !stapes_model::keys::changes_live([key.as_str()]) {
                 return Err(Error::invalid(key, "cannot be changed while the instance runs; stop it first"));
             }
         }
@@ -77,7 +76,13 @@ impl Engine {
 
     /// The limits that a configuration asks for.
     pub(crate) fn limits(&self, config: &Config) -> Result<Limits> {
-        Ok(stapes_model::keys::limits_from_config(config, ByteSize::bytes(super::state::host_memory()))?)
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let host = stapes_model::keys::Host {
+            memory: ByteSize::bytes(super::state::host_memory()),
+            cpus: (0..u32::try_from(cpus).unwrap_or(1)).collect(),
+            first_cpu: 0,
+        };
+        Ok(stapes_model::keys::limits_from_config(config, &host)?)
     }
 
     /// Gives a running instance the limits of its present configuration.
