@@ -4,6 +4,7 @@
 //! - `--hostsdir` (names) follows the directory by inotify in full: a new, rewritten or *removed* file takes effect at
 //!   once, and names of its old content are forgotten. Files whose name starts with a dot are ignored, so a rename into
 //!   place is atomic.
+//!   A lease without a name of its own takes its name from there, and follows it.
 //! - `--dhcp-hostsdir` (reservations) takes up new and rewritten files at once but never forgets: a removed one lives on
 //!   until SIGHUP, and until then a new one for the same address is refused ("duplicate dhcp-host IP address"). So: after
 //!   [`remove_reservation`] send SIGHUP (it re-reads the directory; it does not re-read the command line).
@@ -119,6 +120,9 @@ pub fn prepare_files(bridge: &Bridge, paths: &DnsmasqPaths) -> Result<(), Networ
 }
 
 /// Writes what dnsmasq is to know of a NIC; it notices by itself.
+///
+/// The name stands in the hosts file alone where an address is known: in the reservation it would stick to the lease,
+/// and a renamed instance would keep its old name until SIGHUP.
 pub fn write_reservation(
     bridge: &Bridge,
     paths: &DnsmasqPaths,
@@ -128,14 +132,18 @@ pub fn write_reservation(
 ) -> Result<(), NetworkError> {
     let file = file_name(instance, nic);
     let hosts = paths.hosts().join(&file);
+    let managed = bridge.dns_mode == DnsMode::Managed;
     let names = name_entry(reservation);
-    if bridge.dns_mode == DnsMode::Managed && !names.is_empty() {
+    let mut entry = reservation.clone();
+    if managed && !names.is_empty() {
         replace(&hosts, &names)?;
-        return replace(&paths.reservations().join(&file), &host_entry(reservation));
+    } else {
+        remove(&hosts)?;
     }
-    remove(&hosts)?;
-    let unnamed = Reservation { name: String::new(), ..reservation.clone() };
-    replace(&paths.reservations().join(&file), &host_entry(&unnamed))
+    if !managed || !names.is_empty() {
+        entry.name.clear();
+    }
+    replace(&paths.reservations().join(&file), &host_entry(&entry))
 }
 
 /// Removes what dnsmasq knew of a NIC. True when there was something: then dnsmasq wants a SIGHUP.
