@@ -22,6 +22,12 @@ pub fn bridge_mac(network: &NetworkName, host: &str) -> [u8; 6] {
     with_prefix(hash ^ hash >> 32)
 }
 
+/// FNV-1a: all that is asked of it is to be the same in every version.
+pub(crate) fn stable_hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
 /// A MAC that is not in `used`.
 ///
 /// With 24 free bits and thousands in use a few tries suffice; where all are taken, the last drawn is returned only

@@ -75,12 +75,11 @@ impl Bridge {
     pub fn parse(network: &NetworkConfig, host: &str) -> Result<Self, NetworkError> {
         keys::validate(network)?;
         let config = Config(network);
-        let mut ipv4 = config.family::<Ipv4Net, Ipv4Addr>("ipv4")?;
+        let ipv4 = config.family::<Ipv4Net, Ipv4Addr>("ipv4")?;
         let ipv6 = config.family::<Ipv6Net, Ipv6Addr>("ipv6")?;
-        if let Some(family) = &mut ipv4 {
+        if let Some(family) = &ipv4 {
             let subnet = family.address;
-            let outside = |(first, last): &&(Ipv4Addr, Ipv4Addr)| !subnet.contains(first) || !subnet.contains(last);
-            if family.dhcp_ranges.iter().find(outside).is_some() {
+            if family.dhcp_ranges.iter().any(|(first, last)| !subnet.contains(first) || !subnet.contains(last)) {
                 return Err(config.refuse("ipv4.dhcp.ranges", "every range lies within ipv4.address"));
             }
         }

@@ -62,8 +62,8 @@ pub enum NetworkError {
         #[source]
         source: ExecError,
     },
-    #[error("failed to list the firewall's tables")]
-    FirewallList {
+    #[error("failed to delete a stray table of the firewall's")]
+    FirewallSweep {
         #[source]
         source: ExecError,
     },
@@ -78,7 +78,7 @@ impl NetworkError {
             Self::NoFreeSubnet { .. } | Self::NoFreeAddress { .. } => ErrorKind::Exhausted,
             Self::Overlap { .. } | Self::AddressTaken { .. } | Self::Foreign { .. } => ErrorKind::Conflict,
             Self::Kernel { .. } | Self::Host { .. } | Self::Sysctl { .. } | Self::File { .. } => ErrorKind::Internal,
-            Self::Firewall { .. } | Self::FirewallList { .. } => ErrorKind::Internal,
+            Self::Firewall { .. } | Self::FirewallSweep { .. } => ErrorKind::Internal,
         }
     }
 }

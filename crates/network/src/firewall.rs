@@ -1,11 +1,17 @@
 //! nftables: one table `inet stapes_<network>` each, replaced as a whole in one transaction.
 
-use std::fmt::{Display, Write};
+use std::{
+    fmt::{Display, Write},
+    io,
+};
 
 use stapes_model::NetworkName;
-use stapes_sys::exec::{Exec, ExecError};
+use stapes_sys::{
+    exec::{Exec, ExecError},
+    netlink::{self, Nftables, TableInfo},
+};
 
-use crate::{Bridge, Family, NatOrder, NetworkError, Tools};
+use crate::{Bridge, Family, NatOrder, NetworkError, Tools, addresses::stable_hash};
 
 const PREFIX: &str = "stapes_";
 
@@ -17,17 +23,28 @@ fn table(network: &str) -> String {
 /// not it is there": one transaction, so no packet ever meets half a ruleset.
 pub fn ruleset(bridge: &Bridge) -> String {
     let table = table(bridge.name.as_str());
-    let interface = bridge.interface();
-    let mut text = format!("table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n");
+    let chains = chains(bridge);
+    let comment = comment(&chains);
+    format!(
+        "table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n\tcomment \"{comment}\"\n{chains}}}\n"
+    )
+}
+
+/// What the table says of itself: which rules it was loaded with, so that a restarted daemon need not load them again.
+fn comment(chains: &str) -> String {
+    format!("stapes {:016x}", stable_hash(chains.bytes()))
+}
+
+fn chains(bridge: &Bridge) -> String {
+    let mut text = String::new();
     // An accept here does not overrule a drop in somebody else's table: nftables asks every base chain.
-    filter_chains(&mut text, bridge, interface);
+    filter_chains(&mut text, bridge, bridge.interface());
     let nat4 = bridge.ipv4.as_ref().and_then(|family| nat_rule("ip", family.address.trunc(), family));
     let nat6 = bridge.ipv6.as_ref().and_then(|family| nat_rule("ip6", family.address.trunc(), family));
     for (chain, nat) in [("postrouting4", nat4), ("postrouting6", nat6)] {
         let Some((priority, rule)) = nat else { continue };
         chain_of(&mut text, chain, &format!("type nat hook postrouting priority {priority}; policy accept;"), &[rule]);
     }
-    text.push_str("}\n");
     text
 }
 
@@ -117,6 +134,9 @@ pub(crate) fn load(bridge: &Bridge, tools: &Tools) -> Result<(), NetworkError> {
 
 /// Deletes the network's table; none is success.
 pub(crate) fn unload(network: &NetworkName, tools: &Tools) -> Result<(), NetworkError> {
+    if tables().is_ok_and(|tables| tables.iter().all(|found| found.name != table(network.as_str()))) {
+        return Ok(());
+    }
     delete(&table(network.as_str()), tools).map_err(|source| explain(tools, network, source))
 }
 
@@ -125,17 +145,27 @@ pub(crate) fn delete(table: &str, tools: &Tools) -> Result<(), ExecError> {
     nft(tools).args(["-f", "-"]).input(text).run().map(|_| ())
 }
 
-pub(crate) fn is_loaded(bridge: &Bridge, tools: &Tools) -> Result<bool, NetworkError> {
-    let wanted = table(bridge.name.as_str());
-    tables(tools).map(|tables| tables.contains(&wanted)).map_err(|source| explain(tools, &bridge.name, source))
+/// Whether the table is there and was loaded with these very rules.
+pub(crate) fn is_loaded(bridge: &Bridge) -> io::Result<bool> {
+    let (name, comment) = (table(bridge.name.as_str()), comment(&chains(bridge)));
+    Ok(tables()?.iter().any(|table| table.name == name && table.comment.as_deref() == Some(&comment)))
 }
 
-/// The names of all our tables.
-pub(crate) fn tables(tools: &Tools) -> Result<Vec<String>, ExecError> {
-    let text = nft(tools).args(["list", "tables", "inet"]).run()?;
-    let text = String::from_utf8_lossy(&text);
-    let ours = text.lines().filter_map(|line| line.strip_prefix("table inet ")).map(str::trim);
-    Ok(ours.filter(|name| name.starts_with(PREFIX)).map(str::to_owned).collect())
+/// All our tables; none on a kernel without nftables.
+pub(crate) fn tables() -> io::Result<Vec<TableInfo>> {
+    let mut tables = match Nftables::open().and_then(|mut nftables| nftables.inet_tables()) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported || is_without_nftables(&error) => Vec::new(),
+        tables => tables?,
+    };
+    tables.retain(|table| table.name.starts_with(PREFIX));
+    Ok(tables)
+}
+
+/// EPROTONOSUPPORT for the socket, or EINVAL for the subsystem, which the kernel does not know.
+fn is_without_nftables(error: &io::Error) -> bool {
+    const EINVAL: i32 = 22;
+    const EPROTONOSUPPORT: i32 = 93;
+    matches!(netlink::errno(error), Some(EINVAL | EPROTONOSUPPORT))
 }
 
 /// The network that a table of ours belongs to.
@@ -159,42 +189,43 @@ mod tests {
         check(
             BOTH,
             expect![[r#"
-            table inet stapes_br0
-            delete table inet stapes_br0
-            table inet stapes_br0 {
-            	chain input {
-            		type filter hook input priority filter; policy accept;
-            		iifname "br0" meta l4proto { tcp, udp } th dport 53 accept
-            		iifname "br0" icmp type { echo-request, destination-unreachable, time-exceeded } accept
-            		iifname "br0" udp dport 67 accept
-            		iifname "br0" icmpv6 type { echo-request, destination-unreachable, packet-too-big, time-exceeded, parameter-problem, nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld2-listener-report } accept
-            		iifname "br0" icmpv6 type nd-router-advert drop
-            		iifname "br0" udp dport 547 accept
-            	}
-            	chain output {
-            		type filter hook output priority filter; policy accept;
-            		oifname "br0" meta l4proto { tcp, udp } th sport 53 accept
-            		oifname "br0" udp sport 67 accept
-            		oifname "br0" udp sport 547 accept
-            		oifname "br0" icmpv6 type { echo-reply, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept
-            	}
-            	chain forward {
-            		type filter hook forward priority filter; policy accept;
-            		iifname "br0" meta nfproto ipv4 accept
-            		oifname "br0" meta nfproto ipv4 accept
-            		iifname "br0" meta nfproto ipv6 accept
-            		oifname "br0" meta nfproto ipv6 accept
-            	}
-            	chain postrouting4 {
-            		type nat hook postrouting priority srcnat - 1; policy accept;
-            		ip saddr 10.1.2.0/24 ip daddr != 10.1.2.0/24 masquerade
-            	}
-            	chain postrouting6 {
-            		type nat hook postrouting priority srcnat - 1; policy accept;
-            		ip6 saddr fd42:1:2:3::/64 ip6 daddr != fd42:1:2:3::/64 masquerade
-            	}
-            }
-        "#]],
+                table inet stapes_br0
+                delete table inet stapes_br0
+                table inet stapes_br0 {
+                	comment "stapes 3fc818da3802b475"
+                	chain input {
+                		type filter hook input priority filter; policy accept;
+                		iifname "br0" meta l4proto { tcp, udp } th dport 53 accept
+                		iifname "br0" icmp type { echo-request, destination-unreachable, time-exceeded } accept
+                		iifname "br0" udp dport 67 accept
+                		iifname "br0" icmpv6 type { echo-request, destination-unreachable, packet-too-big, time-exceeded, parameter-problem, nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld2-listener-report } accept
+                		iifname "br0" icmpv6 type nd-router-advert drop
+                		iifname "br0" udp dport 547 accept
+                	}
+                	chain output {
+                		type filter hook output priority filter; policy accept;
+                		oifname "br0" meta l4proto { tcp, udp } th sport 53 accept
+                		oifname "br0" udp sport 67 accept
+                		oifname "br0" udp sport 547 accept
+                		oifname "br0" icmpv6 type { echo-reply, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept
+                	}
+                	chain forward {
+                		type filter hook forward priority filter; policy accept;
+                		iifname "br0" meta nfproto ipv4 accept
+                		oifname "br0" meta nfproto ipv4 accept
+                		iifname "br0" meta nfproto ipv6 accept
+                		oifname "br0" meta nfproto ipv6 accept
+                	}
+                	chain postrouting4 {
+                		type nat hook postrouting priority srcnat - 1; policy accept;
+                		ip saddr 10.1.2.0/24 ip daddr != 10.1.2.0/24 masquerade
+                	}
+                	chain postrouting6 {
+                		type nat hook postrouting priority srcnat - 1; policy accept;
+                		ip6 saddr fd42:1:2:3::/64 ip6 daddr != fd42:1:2:3::/64 masquerade
+                	}
+                }
+            "#]],
         );
     }
 
@@ -210,31 +241,32 @@ mod tests {
         check(
             &config,
             expect![[r#"
-            table inet stapes_br0
-            delete table inet stapes_br0
-            table inet stapes_br0 {
-            	chain input {
-            		type filter hook input priority filter; policy accept;
-            		iifname "br0" meta l4proto { tcp, udp } th dport 53 accept
-            		iifname "br0" icmp type { echo-request, destination-unreachable, time-exceeded } accept
-            		iifname "br0" udp dport 67 accept
-            	}
-            	chain output {
-            		type filter hook output priority filter; policy accept;
-            		oifname "br0" meta l4proto { tcp, udp } th sport 53 accept
-            		oifname "br0" udp sport 67 accept
-            	}
-            	chain forward {
-            		type filter hook forward priority filter; policy accept;
-            		iifname "br0" meta nfproto ipv4 reject
-            		oifname "br0" meta nfproto ipv4 reject
-            	}
-            	chain postrouting4 {
-            		type nat hook postrouting priority srcnat + 1; policy accept;
-            		ip saddr 10.1.2.0/24 ip daddr != 10.1.2.0/24 snat ip to 192.0.2.7
-            	}
-            }
-        "#]],
+                table inet stapes_br0
+                delete table inet stapes_br0
+                table inet stapes_br0 {
+                	comment "stapes 0b5a50fc511d95d8"
+                	chain input {
+                		type filter hook input priority filter; policy accept;
+                		iifname "br0" meta l4proto { tcp, udp } th dport 53 accept
+                		iifname "br0" icmp type { echo-request, destination-unreachable, time-exceeded } accept
+                		iifname "br0" udp dport 67 accept
+                	}
+                	chain output {
+                		type filter hook output priority filter; policy accept;
+                		oifname "br0" meta l4proto { tcp, udp } th sport 53 accept
+                		oifname "br0" udp sport 67 accept
+                	}
+                	chain forward {
+                		type filter hook forward priority filter; policy accept;
+                		iifname "br0" meta nfproto ipv4 reject
+                		oifname "br0" meta nfproto ipv4 reject
+                	}
+                	chain postrouting4 {
+                		type nat hook postrouting priority srcnat + 1; policy accept;
+                		ip saddr 10.1.2.0/24 ip daddr != 10.1.2.0/24 snat ip to 192.0.2.7
+                	}
+                }
+            "#]],
         );
     }
 
@@ -243,11 +275,12 @@ mod tests {
         check(
             &[("ipv4.address", "10.1.2.1/24"), ("ipv4.firewall", "false")],
             expect![[r#"
-            table inet stapes_br0
-            delete table inet stapes_br0
-            table inet stapes_br0 {
-            }
-        "#]],
+                table inet stapes_br0
+                delete table inet stapes_br0
+                table inet stapes_br0 {
+                	comment "stapes cbf29ce484222325"
+                }
+            "#]],
         );
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use stapes_model::NetworkName;
-use stapes_sys::netlink::{self, BridgeSpec, LinkInfo, NeighbourSpec, Netlink, RouteSpec, Scope};
+use stapes_sys::netlink::{self, BridgeSpec, LinkInfo, NeighbourSpec, Netlink, RouteSpec, Scope, TableInfo};
 
 use crate::{Bridge, NetworkError, addresses::link_local, firewall, sysctl};
 
@@ -186,31 +186,30 @@ pub fn down(bridge: &Bridge, tools: &Tools) -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// Whether bridge, addresses and rules are there. Cheap enough to ask at each start of the daemon, not of an instance.
-pub fn is_up(bridge: &Bridge, tools: &Tools) -> Result<bool, NetworkError> {
+/// Whether bridge, addresses and rules are there, and as this configuration wants them. A few netlink messages and no
+/// program: a restarted daemon asks this first and calls [`ensure_up`] only on false.
+pub fn is_up(bridge: &Bridge) -> Result<bool, NetworkError> {
     let mut kernel = Kernel::open(&bridge.name)?;
     let Some(link) = kernel.own_bridge(bridge.interface())? else { return Ok(false) };
     let present = kernel.run("read its addresses", |net| net.addresses(Some(link.index)))?;
     let has = |address: &IpAddr| present.iter().any(|info| info.address == *address);
-    Ok(link.is_up() && bridge.gateways().iter().all(has) && firewall::is_loaded(bridge, tools)?)
+    let as_wanted = link.is_up() && link.mac == Some(bridge.mac) && link.mtu == bridge.mtu.unwrap_or(1500);
+    let loaded = |_: &mut Netlink| firewall::is_loaded(bridge);
+    Ok(as_wanted && bridge.gateways().iter().all(has) && kernel.run("look for its firewall rules", loaded)?)
 }
 
 /// Removes bridges and rules of ours that belong to no network in `keep`, and says what it removed.
 pub fn sweep(keep: &HashSet<NetworkName>, tools: &Tools) -> Result<Vec<String>, NetworkError> {
     let kept = |name: &str| keep.iter().any(|network| network.as_str() == name);
     let mut removed = Vec::new();
-    match firewall::tables(tools) {
-        Ok(tables) => {
-            for table in tables.iter().filter(|table| firewall::network_of(table).is_some_and(|name| !kept(name))) {
-                firewall::delete(table, tools).map_err(|source| NetworkError::FirewallList { source })?;
-                removed.push(format!("nftables table inet {table}"));
-            }
-        }
-        // Without the program there are no tables of ours.
-        Err(error) if error.is_missing() => {}
-        Err(source) => return Err(NetworkError::FirewallList { source }),
-    }
     let host_error = |action| move |source| NetworkError::Host { action, source };
+    let tables = firewall::tables().map_err(host_error("list the firewall's tables"))?;
+    for TableInfo { name, .. } in &tables {
+        if firewall::network_of(name).is_some_and(|network| !kept(network)) {
+            firewall::delete(name, tools).map_err(|source| NetworkError::FirewallSweep { source })?;
+            removed.push(format!("nftables table inet {name}"));
+        }
+    }
     let mut net = Netlink::open().map_err(host_error("open a netlink socket"))?;
     let links = net.links().map_err(host_error("list the host's interfaces"))?;
     for link in links.iter().filter(|link| is_ours(link) && !kept(&link.name)) {

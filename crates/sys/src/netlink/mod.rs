@@ -20,6 +20,7 @@ mod codec;
 mod link;
 mod namespace;
 mod neighbour;
+mod nftables;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ mod tests;
 pub use address::{AddressInfo, Scope};
 pub use link::{BridgeSpec, LinkInfo, LinkStats, OperState, VethSpec};
 pub use neighbour::{NeighbourInfo, NeighbourSpec};
+pub use nftables::{Nftables, TableInfo};
 pub use route::{RouteInfo, RouteSpec};
 
 use codec::{Message, Request};
@@ -101,7 +103,12 @@ enum Answer {
 impl Netlink {
     /// Opens the socket, with strict checking of dump requests (Linux 4.20) and explained errors (4.12).
     pub fn open() -> io::Result<Self> {
-        let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+        // NETLINK_ROUTE is protocol 0.
+        Self::open_protocol(None)
+    }
+
+    fn open_protocol(protocol: Option<rustix::net::Protocol>) -> io::Result<Self> {
+        let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         rustix::net::bind(&socket, &netlink::SocketAddrNetlink::new(0, 0))?;
         for option in [libc::NETLINK_CAP_ACK, libc::NETLINK_EXT_ACK, libc::NETLINK_GET_STRICT_CHK] {
             enable(&socket, option)?;

@@ -165,6 +165,16 @@ fn a_refusal_names_request_and_subject_and_keeps_the_number() {
 }
 
 #[test]
+fn a_fresh_namespace_has_no_tables() {
+    in_own_namespace(|| {
+        // A kernel without nftables refuses; what it holds is shown by the network crate's tests, which run nft.
+        if let Ok(mut nftables) = Nftables::open() {
+            assert!(nftables.inet_tables().is_ok_and(|tables| tables.is_empty()));
+        }
+    });
+}
+
+#[test]
 fn a_namespace_is_found_by_a_task_inside() {
     in_own_namespace(|| {
         let mut net = Netlink::open().unwrap();
@@ -191,6 +201,7 @@ fn readers_survive_every_truncation_of_real_answers() {
             let _ = address::read_address(&payload[..end]);
             let _ = route::read_route(&payload[..end]);
             let _ = neighbour::read_neighbour(&payload[..end]);
+            let _ = nftables::read_table(&payload[..end]);
         }
     }
 }
