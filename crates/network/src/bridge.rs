@@ -192,3 +192,42 @@ impl Config<'_> {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{BOTH, bridge, network};
+
+    #[test]
+    fn unset_keys_have_incus_s_defaults() {
+        let bridge = bridge(BOTH);
+        let ipv4 = bridge.ipv4.as_ref().unwrap();
+        assert!(ipv4.dhcp && ipv4.firewall && ipv4.nat && ipv4.routing && bridge.multicast_snooping && bridge.ipv6_ra);
+        assert_eq!((bridge.domain.as_str(), bridge.dns_mode, bridge.mtu), ("incus", DnsMode::Managed, None));
+        assert_eq!(bridge.mac[..3], [0x10, 0x66, 0x6a]);
+        let subnets: Vec<_> = bridge.subnets().iter().map(ToString::to_string).collect();
+        assert_eq!(subnets, ["10.1.2.0/24", "fd42:1:2:3::/64"]);
+    }
+
+    #[test]
+    fn a_mac_of_the_users_wins() {
+        let mac = bridge(&[("bridge.hwaddr", "00:16:3e:00:00:01")]).mac;
+        assert_eq!(mac, [0, 0x16, 0x3e, 0, 0, 1]);
+    }
+
+    #[test]
+    fn keys_that_contradict_each_other_are_refused() {
+        let cases: &[&[(&str, &str)]] = &[
+            &[("ipv4.address", "auto")],
+            &[("ipv4.address", "10.1.2.1/24"), ("ipv4.dhcp.ranges", "10.1.2.250-10.1.3.5")],
+            &[("ipv6.address", "fd42::1/64"), ("ipv6.dhcp.ranges", "fd43::5-fd43::9")],
+            &[("ipv6.address", "fd42::1/80")],
+        ];
+        for config in cases {
+            let error = Bridge::parse(&network(config), "host").unwrap_err();
+            let key = config.last().unwrap().0;
+            assert!(error.to_string().starts_with(&format!("network br0: {key}: ")), "{error}");
+        }
+        bridge(&[("ipv6.address", "fd42::1/80"), ("ipv6.dhcp.stateful", "true"), ("ipv6.ra", "false")]);
+    }
+}

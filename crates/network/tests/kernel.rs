@@ -89,7 +89,7 @@ struct Client {
 }
 
 impl Client {
-    fn new(host_name: &str, index: u32, mac: [u8; 6], master: u32) -> Self {
+    fn new(host_name: &str, index: u32, mac: [u8; 6], master: Option<u32>) -> Self {
         let holder = Running::start(&["unshare", "-n", "sleep", "60"].map(str::to_owned), Stdio::inherit());
         let path = format!("/proc/{}/ns/net", holder.0.id());
         let own = fs::read_link("/proc/self/ns/net").unwrap();
@@ -102,7 +102,7 @@ impl Client {
             guest_index: Some(index),
             guest_mac: mac,
             mtu: None,
-            master: Some(master),
+            master,
             guest_netns: netns.as_fd(),
         };
         Netlink::open().unwrap().add_veth(&veth).unwrap();
@@ -122,6 +122,10 @@ impl Client {
         let start = Instant::now();
         let said = self.run(&["busybox", "udhcpc", "-i", "eth0", "-f", "-q", "-n", "-t", "3", "-s", "/bin/true"]);
         (said, start.elapsed())
+    }
+
+    fn pings(&self, address: &str) -> bool {
+        self.run(&["busybox", "ping", "-c1", "-W1", address]).contains("1 packets received")
     }
 
     fn lookup(&self, name: &str, server: &str) -> String {
@@ -237,6 +241,39 @@ fn a_sweep_takes_what_belongs_to_no_network() {
 }
 
 #[test]
+fn what_leaves_the_subnet_is_masqueraded_and_what_is_blocked_is_refused() {
+    if !inside("what_leaves_the_subnet_is_masqueraded_and_what_is_blocked_is_refused", &["nft", "busybox", "ip"]) {
+        return;
+    }
+    let (mut net, tools) = (bridge("br0", 1), Tools::default());
+    let up = ensure_up(&net, &tools).unwrap();
+    let mut kernel = Netlink::open().unwrap();
+    let client = Client::new("vclient", 90_000, [2, 0, 0, 0, 0, 1], Some(up.index));
+    // The world outside knows no way back to the subnet: only a masqueraded packet is answered.
+    let world = Client::new("vworld", 90_001, [2, 0, 0, 0, 0, 2], None);
+    let outside = kernel.link_index("vworld").unwrap();
+    let families = [
+        ("-4", "192.0.2.1/24", "192.0.2.2/24", "192.0.2.1/32", "10.81.1.7/24"),
+        ("-6", "2001:db8::1/64", "2001:db8::2/64", "2001:db8::1/128", "fd42:81:1::7/64"),
+    ];
+    for (family, router, server, only_route, guest) in families {
+        let (address, prefix) = router.split_once('/').unwrap();
+        kernel.add_address(outside, address.parse().unwrap(), prefix.parse().unwrap()).unwrap();
+        world.run(&["ip", family, "address", "add", server, "dev", "eth0", "noprefixroute"]);
+        world.run(&["ip", family, "route", "replace", only_route, "dev", "eth0"]);
+        client.run(&["ip", family, "address", "replace", guest, "dev", "eth0"]);
+        let gateway = net.gateways().into_iter().find(|gateway| gateway.is_ipv4() == (family == "-4")).unwrap();
+        client.run(&["ip", family, "route", "replace", "default", "via", &gateway.to_string()]);
+        let server = server.split_once('/').unwrap().0;
+        wait_until("an answer from outside", || client.pings(server));
+    }
+    net.ipv4.as_mut().unwrap().routing = false;
+    ensure_up(&net, &tools).unwrap();
+    assert!(!client.pings("192.0.2.2"), "ipv4.routing=false");
+    assert!(client.pings("2001:db8::2"));
+}
+
+#[test]
 fn an_instance_gets_its_reserved_address_and_its_names() {
     if !inside("an_instance_gets_its_reserved_address_and_its_names", &["nft", "dnsmasq", "busybox"]) {
         return;
@@ -277,7 +314,7 @@ fn check_network(server: &Running, net: &Bridge, paths: &DnsmasqPaths, index: u3
     let ipv6 = eui64(net, mac);
     let mut wanted = Reservation { mac, ipv4: Some(ipv4), ipv6, name: "c1".to_owned(), domain: net.domain.clone() };
 
-    let client = Client::new(&format!("va{place}"), 90_000 + place * 10, mac, index);
+    let client = Client::new(&format!("va{place}"), 90_000 + place * 10, mac, Some(index));
     write_reservation(net, paths, &id, &nic, &wanted).unwrap();
     let (said, took) = client.dhcp();
     eprintln!("{}: lease in {took:?}", net.name);
@@ -308,7 +345,7 @@ fn check_network(server: &Running, net: &Bridge, paths: &DnsmasqPaths, index: u3
     server.hang_up();
     release_ipv4(net, mac, ipv4).unwrap();
     let other = new_mac(&HashSet::from([mac]), &mut || u64::from(place) * 16 + 5);
-    let heir = Client::new(&format!("vb{place}"), 90_001 + place * 10, other, index);
+    let heir = Client::new(&format!("vb{place}"), 90_001 + place * 10, other, Some(index));
     wait_until("the lease's end", || !fs::read_to_string(paths.leases()).unwrap().contains(&mac_text(mac)));
     assert!(!heir.lookup("c2.incus", &gateway).contains(&ipv4.to_string()));
     let reservation = Reservation { mac: other, ipv6: None, name: "heir".to_owned(), ..wanted };
