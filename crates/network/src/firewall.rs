@@ -63,9 +63,7 @@ fn filter_chains(text: &mut String, bridge: &Bridge, interface: &str) {
         input.push(format!("{into} icmp type {{ echo-request, destination-unreachable, time-exceeded }} accept"));
         input.push(format!("{into} udp dport 67 accept"));
         output.push(format!("{out} udp sport 67 accept"));
-        let verdict = if ipv4.is_some_and(|family| family.routing) { "accept" } else { "reject" };
-        forward.push(format!("{into} meta nfproto ipv4 {verdict}"));
-        forward.push(format!("{out} meta nfproto ipv4 {verdict}"));
+        forward.extend(forward_rules(interface, "ipv4", ipv4.is_some_and(|family| family.routing)));
     }
     if filter6 {
         input.push(format!(
@@ -79,13 +77,20 @@ fn filter_chains(text: &mut String, bridge: &Bridge, interface: &str) {
         output.push(format!(
             "{out} icmpv6 type {{ echo-reply, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert }} accept"
         ));
-        let verdict = if ipv6.is_some_and(|family| family.routing) { "accept" } else { "reject" };
-        forward.push(format!("{into} meta nfproto ipv6 {verdict}"));
-        forward.push(format!("{out} meta nfproto ipv6 {verdict}"));
+        forward.extend(forward_rules(interface, "ipv6", ipv6.is_some_and(|family| family.routing)));
     }
     chain_of(text, "input", "type filter hook input priority filter; policy accept;", &input);
     chain_of(text, "output", "type filter hook output priority filter; policy accept;", &output);
     chain_of(text, "forward", "type filter hook forward priority filter; policy accept;", &forward);
+}
+
+/// A refusal spares what stays on the bridge: with br_netfilter (as Docker switches it on) such frames pass here too.
+fn forward_rules(interface: &str, family: &str, routing: bool) -> [String; 2] {
+    if routing {
+        return ["iifname", "oifname"].map(|side| format!("{side} \"{interface}\" meta nfproto {family} accept"));
+    }
+    [("iifname", "oifname"), ("oifname", "iifname")]
+        .map(|(side, other)| format!("{side} \"{interface}\" {other} != \"{interface}\" meta nfproto {family} reject"))
 }
 
 fn nat_rule<Net, Address: Display>(
@@ -244,7 +249,7 @@ mod tests {
                 table inet stapes_br0
                 delete table inet stapes_br0
                 table inet stapes_br0 {
-                	comment "stapes 0b5a50fc511d95d8"
+                	comment "stapes 3919e79f3d05bfee"
                 	chain input {
                 		type filter hook input priority filter; policy accept;
                 		iifname "br0" meta l4proto { tcp, udp } th dport 53 accept
@@ -258,8 +263,8 @@ mod tests {
                 	}
                 	chain forward {
                 		type filter hook forward priority filter; policy accept;
-                		iifname "br0" meta nfproto ipv4 reject
-                		oifname "br0" meta nfproto ipv4 reject
+                		iifname "br0" oifname != "br0" meta nfproto ipv4 reject
+                		oifname "br0" iifname != "br0" meta nfproto ipv4 reject
                 	}
                 	chain postrouting4 {
                 		type nat hook postrouting priority srcnat + 1; policy accept;

@@ -80,6 +80,17 @@ pub fn is_absent(error: &io::Error) -> bool {
     matches!(errno(error), Some(libc::ENODEV | libc::ENOENT | libc::ESRCH | libc::EADDRNOTAVAIL))
 }
 
+/// Reads `bytes` as every kind of answer and forgets them: the entry for the fuzzer.
+#[doc(hidden)]
+pub fn read_anything(bytes: &[u8]) {
+    for message in codec::messages(bytes) {
+        let _ = codec::extended_ack(&message);
+        let payload = message.payload;
+        let _ = (link::read_link(payload), address::read_address(payload), route::read_route(payload));
+        let _ = (neighbour::read_neighbour(payload), nftables::read_table(payload));
+    }
+}
+
 /// A route socket of the calling thread's network namespace. Not shared between threads: one each.
 #[derive(Debug)]
 pub struct Netlink {
