@@ -164,8 +164,15 @@ fn give_routes(bridge: &Bridge, kernel: &mut Kernel<'_>, index: u32) -> Result<(
     if let Some(family) = &bridge.ipv6 {
         wanted.extend(family.routes.iter().map(|net| (net.network().into(), net.prefix_len())));
     }
+    let spec = |destination| RouteSpec { destination, gateway: None, index: Some(index), source: None, metric: None };
+    let present = kernel.run("read its routes", |net| net.routes())?;
+    for stale in present.iter().filter(|route| route.index == Some(index) && route.is_static() && route.is_unicast()) {
+        if !wanted.contains(&stale.destination) {
+            kernel.run("remove an old route", |net| net.delete_route(&spec(stale.destination)))?;
+        }
+    }
     for destination in wanted {
-        let route = RouteSpec { destination, gateway: None, index: Some(index), source: None, metric: None };
+        let route = spec(destination);
         kernel.run("add a route", |net| net.add_route(&route))?;
     }
     Ok(())

@@ -138,7 +138,9 @@ fn a_network_comes_up_twice_and_goes_without_a_trace() {
     if !inside("a_network_comes_up_twice_and_goes_without_a_trace", &["nft"]) {
         return;
     }
-    let (net, tools) = (bridge("br0", 1), Tools::default());
+    let (mut net, tools) = (bridge("br0", 1), Tools::default());
+    net.ipv4.as_mut().unwrap().routes = vec!["10.99.0.0/16".parse().unwrap()];
+    net.ipv6.as_mut().unwrap().routes = vec!["fd99::/48".parse().unwrap()];
     assert!(!is_up(&net).unwrap());
     let start = Instant::now();
     let up = ensure_up(&net, &tools).unwrap();
@@ -155,11 +157,16 @@ fn a_network_comes_up_twice_and_goes_without_a_trace() {
     let mut changed = net.clone();
     changed.ipv4.as_mut().unwrap().address = "10.81.7.1/24".parse().unwrap();
     changed.mtu = Some(1400);
+    let routed = |text: &str| taken_subnets().unwrap().contains(&text.parse().unwrap());
+    assert!(routed("10.99.0.0/16") && routed("fd99::/48"));
+    changed.ipv4.as_mut().unwrap().routes.clear();
+    changed.ipv6.as_mut().unwrap().routes = vec!["fd98::/48".parse().unwrap()];
     output("nft", &["delete", "table", "inet", "stapes_br0"]);
     assert!(!is_up(&net).unwrap());
     let start = Instant::now();
     let again = ensure_up(&changed, &tools).unwrap();
     eprintln!("ensure_up, again: {:?}", start.elapsed());
+    assert!(!routed("10.99.0.0/16") && !routed("fd99::/48") && routed("fd98::/48"));
     assert_eq!((again.index, again.created), (up.index, false));
     assert!(is_up(&changed).unwrap() && !is_up(&net).unwrap());
     assert_eq!(output("nft", &["list", "tables"]).lines().count(), 1);
