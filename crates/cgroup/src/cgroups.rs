@@ -6,7 +6,11 @@ use std::{
 
 use rustix::io::Errno;
 
-use crate::{CgroupError, Group, Layout, devices::close_v1_parent, knob};
+use crate::{
+    CgroupError, Group, Layout,
+    devices::{Programs, close_v1_parent},
+    knob,
+};
 
 /// How this host mounts control groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +41,7 @@ pub struct Cgroups {
 pub(crate) struct Homes {
     pub v1: Vec<V1Home>,
     pub v2: Option<V2Home>,
+    pub programs: Programs,
 }
 
 #[derive(Debug)]
@@ -87,7 +92,7 @@ impl Cgroups {
             v1.push(V1Home { dir, controllers: hierarchy.controllers.clone() });
         }
         let v2 = layout.v2.as_deref().map(|mount| open_v2(mount, relative)).transpose()?;
-        Ok(Self { homes: Arc::new(Homes { v1, v2 }) })
+        Ok(Self { homes: Arc::new(Homes { v1, v2, programs: Programs::default() }) })
     }
 
     pub fn kind(&self) -> Kind {

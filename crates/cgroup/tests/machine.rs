@@ -197,7 +197,7 @@ fn what_groups_cost() {
             };
             let group = bed.cgroups.create("one").unwrap();
             lap(&mut costs[0]);
-            let _ = group.allow_devices(&DEFAULT_DEVICES);
+            group.allow_devices(&DEFAULT_DEVICES).unwrap();
             lap(&mut costs[3]);
             group.delegate(1_000_000).unwrap();
             lap(&mut costs[4]);
@@ -418,6 +418,8 @@ fn devices_that_no_rule_allows_cannot_be_opened() {
         for procs in group.join_paths(Leaf::Payload) {
             assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(procs).unwrap()), 1_000_000);
         }
+        group.allow_devices(&DEFAULT_DEVICES).unwrap();
+        assert_eq!(Guest::run(&group, probe).output().1, "null\n");
         let mut more = DEFAULT_DEVICES.to_vec();
         more.push(DeviceRule::char(1, 11));
         let guest = Guest::run(&group, "sleep 600");
