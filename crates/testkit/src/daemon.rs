@@ -445,11 +445,8 @@ impl Drop for Daemon {
         if failed {
             eprintln!("--- log of stapesd ---\n{}", self.log());
         }
-        let checked = if failed {
-            Ok(())
-        } else {
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.check_end()))
-        };
+        let checked =
+            if failed { Ok(()) } else { std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.check_end())) };
         let _ = self.holder.kill();
         let _ = self.holder.wait();
         clean_up(&self.cgroup_parent, self.dir.path());
