@@ -29,12 +29,13 @@ impl Profile {
 
 /// Builds `stapesd`, `stapes` and a static `stapes-shim`; the directory where the three lie side by side.
 pub fn build(profile: Profile) -> Result<PathBuf> {
-    run(cargo().args(["build", "--locked", "--profile", profile.name()]).args([
-        "--package",
-        "stapes-daemon",
-        "--package",
-        "stapes-cli",
-    ]))?;
+    let mut build = cargo();
+    build.args(["build", "--locked", "--profile", profile.name(), "--package", "stapes-daemon", "--package", "stapes-cli"]);
+    if profile == Profile::Ci {
+        // Lets a test kill the daemon at a chosen step; without its environment variable it does nothing.
+        build.args(["--features", "stapes-engine/failpoints"]);
+    }
+    run(&mut build)?;
     let built = target_dir().join(profile.name());
     let shim = build_shim(profile)?;
     // Tests get a directory of their own, because cargo would put a dynamic shim beside the others when it builds all

@@ -114,7 +114,7 @@ fn tests(options: &Options, tally: &mut Tally) -> Result<()> {
         .args(["nextest", "run", "--locked", "--workspace", "--cargo-profile", "ci", "--profile", "ci"])
         .arg("--no-fail-fast")
         .arg("--no-tests=fail")
-        .args(&options.filter)
+        .args(filters(&options.filter))
         .env("STAPES_TEST_BIN", &programs)
         .env("STAPES_SKIP_LOG", &skip_log);
     if options.require_all {
@@ -135,6 +135,20 @@ fn tests(options: &Options, tally: &mut Tally) -> Result<()> {
         tally.failed.push("nextest itself".to_owned());
     }
     Ok(())
+}
+
+/// A word is part of a test's name, or the name of a whole file of system tests; the rest is nextest's own.
+fn filters(words: &[&str]) -> Vec<String> {
+    if words.iter().any(|word| word.starts_with('-')) {
+        return words.iter().map(|word| (*word).to_owned()).collect();
+    }
+    let mut filters = Vec::new();
+    for word in words {
+        let is_file = root().join(format!("tests/tests/{word}.rs")).is_file();
+        filters.push("-E".to_owned());
+        filters.push(if is_file { format!("binary(={word}) + test({word})") } else { format!("test({word})") });
+    }
+    filters
 }
 
 /// How many tests ran, and the names of those that failed.
