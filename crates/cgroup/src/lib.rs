@@ -1,2 +1,29 @@
 //! Control groups v2, v1 and hybrid behind one type.
+//!
+//! Start at [`Cgroups`]: it finds the hierarchies that this host mounts and owns one parent group in each. A
+//! [`Group`] is one instance's:
+//!
+//! ```text
+//! <parent>/<id>           the limits: only the host writes here
+//! <parent>/<id>/payload   the guest's init and all it starts; delegated, root of the guest's cgroup namespace
+//! <parent>/<id>/exec      commands brought in from outside (v2 only; on v1 they join <id> itself)
+//! ```
+//!
+//! The `exec` leaf exists because of v2's "no internal processes" rule: once systemd inside enables controllers, nobody
+//! can join `payload` itself. v1 has no such rule, so there the leaf would only cost a mkdir a hierarchy on the path
+//! of every start.
+//!
+//! Invariant: knows no processes but those in its own groups, keeps no descriptor, and never touches a group that is
+//! not beneath the parent.
 #![forbid(unsafe_code)]
+
+mod cgroups;
+mod error;
+mod group;
+mod knob;
+mod layout;
+
+pub use cgroups::{Cgroups, Kind};
+pub use error::CgroupError;
+pub use group::{Group, Leaf};
+pub use layout::{Hierarchy, Layout};

@@ -4,6 +4,7 @@
 //! borrowed descriptors, returns owned ones, sets close-on-exec itself and cites its manual page.
 #![allow(unsafe_code)]
 
+pub mod activation;
 pub mod exec;
 pub mod fs;
 pub mod process;

@@ -1,0 +1,92 @@
+//! Looking at instances: profiles merged in, validity as a whole, the copy that a client may edit.
+
+use stapes_device::Device;
+use stapes_model::{ProfileName, ProjectName};
+
+use crate::{
+    Engine, Error, Result,
+    index::{Stored, Tables},
+    records::{self, Config, Devices},
+};
+
+/// An instance's configuration over that of its profiles.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expanded {
+    pub config: Config,
+    pub devices: Devices,
+}
+
+/// What `PUT` may replace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceEdit {
+    pub description: String,
+    pub ephemeral: bool,
+    pub profiles: Vec<ProfileName>,
+    pub config: Config,
+    pub devices: Devices,
+}
+
+impl Expanded {
+    /// Merges in the order of the profiles, the instance last.
+    pub fn merge<'a>(profiles: impl IntoIterator<Item = &'a records::Profile>, instance: &records::Instance) -> Self {
+        let mut merged = Self::default();
+        for profile in profiles {
+            merged.config.extend(profile.config.clone());
+            merged.devices.extend(profile.devices.clone());
+        }
+        merged.config.extend(instance.config.clone());
+        merged.devices.extend(instance.devices.clone());
+        merged
+    }
+
+    /// The devices as types.
+    pub fn parsed(&self) -> Result<Vec<Device>> {
+        self.devices.iter().map(|(name, config)| Ok(stapes_device::parse(name, config)?)).collect()
+    }
+}
+
+impl Tables {
+    /// An instance with its profiles merged in; a profile that is gone counts as empty.
+    pub fn expand(&self, instance: &records::Instance) -> Expanded {
+        let profiles = instance.profiles.iter().filter_map(|name| self.profile(&instance.project, name));
+        Expanded::merge(profiles.map(|profile| &*profile.value), instance)
+    }
+}
+
+impl Engine {
+    pub fn expanded(&self, instance: &records::Instance) -> Expanded {
+        self.index.read().expand(instance)
+    }
+
+    pub(crate) fn profiles_of(&self, instance: &records::Instance) -> Result<Vec<records::Profile>> {
+        let tables = self.index.read();
+        let find = |name: &ProfileName| {
+            let profile = tables.profile(&instance.project, name).ok_or_else(|| Error::missing("profile", name))?;
+            Ok((*profile.value).clone())
+        };
+        instance.profiles.iter().map(find).collect()
+    }
+
+    /// Checks configuration and devices as a whole: keys, values, exactly one root disk whose pool exists, networks that
+    /// exist, no two devices in one place.
+    pub(crate) fn check_expanded(
+        &self,
+        instance: &records::Instance,
+        profiles: &[records::Profile],
+    ) -> Result<Expanded> {
+        let expanded = Expanded::merge(profiles, instance);
+        stapes_model::keys::validate_instance_config(instance.kind, &expanded.config)?;
+        self.limits(&expanded.config)?;
+        let devices = expanded.parsed()?;
+        stapes_device::validate_set(&devices)?;
+        self.check_references(&devices)?;
+        Ok(expanded)
+    }
+
+    /// Instances of a project (of all: `None`), each with its profiles merged in, by name.
+    pub fn instances(&self, project: Option<&ProjectName>) -> Vec<(Stored<records::Instance>, Expanded)> {
+        let tables = self.index.read();
+        let list = tables.instances_of(project);
+        list.map(|instance| (instance.clone(), tables.expand(instance))).collect()
+    }
+}

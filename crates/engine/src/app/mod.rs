@@ -1,0 +1,71 @@
+//! The workflows, one file each.
+//!
+//! A workflow checks everything that can be refused, takes its locks, and only then starts an operation; the operation
+//! writes its intent before its first effect.
+
+mod console;
+mod create;
+mod delete;
+mod files;
+mod freeze;
+mod images;
+mod init;
+mod instances;
+mod networks;
+mod nics;
+mod plan;
+mod pools;
+mod profiles;
+mod projects;
+mod rename;
+mod server;
+mod shutdown;
+mod start;
+mod state;
+mod stop;
+mod templates;
+mod update;
+
+pub use create::{CreateInstance, CreateSource};
+pub use images::{ImageEdit, ImportedImage};
+pub use init::InitPlan;
+pub use instances::{Expanded, InstanceEdit};
+pub use state::{AddressState, InstanceState, NicState};
+pub use stop::StopMode;
+
+use std::collections::BTreeMap;
+
+use stapes_model::{InstanceName, ProjectName};
+
+use crate::{
+    events::Requestor,
+    operations::{Class, Spec},
+};
+
+/// Path of an instance in the API, as events and operations name it.
+pub fn instance_url(project: &ProjectName, name: &InstanceName) -> String {
+    with_project(format!("/1.0/instances/{name}"), project)
+}
+
+/// Adds `?project=` for any project but the default one, as Incus writes URLs.
+pub fn with_project(url: String, project: &ProjectName) -> String {
+    if project.as_str() == "default" { url } else { format!("{url}?project={project}") }
+}
+
+/// A task about one instance.
+pub(crate) fn instance_task(
+    description: &'static str,
+    project: &ProjectName,
+    name: &InstanceName,
+    requestor: Option<Requestor>,
+) -> Spec {
+    let urls = vec![instance_url(project, name)];
+    Spec {
+        class: Class::Task,
+        description,
+        project: project.to_string(),
+        resources: BTreeMap::from([("instances".to_owned(), urls)]),
+        requestor,
+        may_cancel: false,
+    }
+}

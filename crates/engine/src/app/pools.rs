@@ -1,0 +1,136 @@
+//! Storage pools: make, open at start, change, destroy.
+
+use std::{collections::HashMap, sync::Arc};
+
+use stapes_model::{InstanceId, PoolName};
+use stapes_storage::{VolumeKind, VolumeRef};
+use stapes_store::{Check, Transaction};
+
+use crate::{
+    Engine, Error, Result,
+    engine::pool_config,
+    index::Stored,
+    records::{self, Record},
+};
+
+/// Keys that describe where the pool is; they stay as they were made.
+const FIXED: [&str; 3] = ["source", "size", "volatile.initial_source"];
+
+impl Engine {
+    pub fn pool_record(&self, name: &PoolName) -> Result<Stored<records::Pool>> {
+        self.index.read().pool(name).cloned().ok_or_else(|| Error::missing("storage pool", name))
+    }
+
+    /// Makes a pool on the host and records it with its completed configuration.
+    pub async fn create_pool(self: &Arc<Self>, mut pool: records::Pool) -> Result<()> {
+        let config = pool_config(&pool);
+        stapes_storage::validate(&config)?;
+        if self.index.read().pool(&pool.name).is_some() {
+            return Err(Error::exists("storage pool", &pool.name));
+        }
+        let held = self.locks.take("storage pool", pool.name.as_str(), "create")?;
+        let engine = Arc::clone(self);
+        let work = move || {
+            let _held = held;
+            let paths = engine.paths.pool(&pool.name);
+            pool.config = stapes_storage::create(&config, &paths)?;
+            let stored = engine.put(&pool, Check::Absent(pool.key())).and_then(|_| engine.pool(&pool.name));
+            if let Err(error) = stored {
+                // The pool is empty and ours: made a moment ago.
+                let _ = stapes_storage::destroy(&pool_config(&pool), &paths);
+                return Err(error);
+            }
+            engine.pool_event("storage-pool-created", &pool);
+            Ok(())
+        };
+        self.lanes.slow(work).await
+    }
+
+    /// Changes what may change: the description, and keys that the driver can change on a living pool.
+    pub fn update_pool(&self, name: &PoolName, description: String, config: records::Config) -> Result<()> {
+        let stored = self.pool_record(name)?;
+        let mut changed = (*stored.value).clone();
+        for key in FIXED {
+            if config.get(key).is_some_and(|value| Some(value) != stored.config.get(key)) {
+                return Err(Error::invalid(key, "cannot be changed on an existing pool"));
+            }
+        }
+        changed.description = description;
+        let kept = stored.config.iter().filter(|(key, _)| FIXED.contains(&key.as_str()));
+        changed.config = config;
+        changed.config.extend(kept.map(|(key, value)| (key.clone(), value.clone())));
+        stapes_storage::validate(&pool_config(&changed))?;
+        self.put(&changed, Check::Unchanged { key: changed.key(), revision: stored.revision })?;
+        self.pool_event("storage-pool-updated", &changed);
+        Ok(())
+    }
+
+    /// Removes an unused pool from the host and from the store.
+    pub async fn delete_pool(self: &Arc<Self>, name: &PoolName) -> Result<()> {
+        let stored = self.pool_record(name)?;
+        let users = self.pool_users(name);
+        if !users.is_empty() {
+            return Err(Error::InUse { what: "storage pool", name: name.to_string(), users: users.join(", ") });
+        }
+        let held = self.locks.take("storage pool", name.as_str(), "delete")?;
+        let engine = Arc::clone(self);
+        let work = move || {
+            let _held = held;
+            let pool = engine.pool(&stored.name)?;
+            for image in pool.list(VolumeKind::Image)? {
+                pool.delete_volume(&VolumeRef::new(VolumeKind::Image, image)?)?;
+            }
+            drop(pool);
+            engine.forget_pool(&stored.name);
+            stapes_storage::destroy(&pool_config(&stored), &engine.paths.pool(&stored.name))?;
+            engine.store.commit(Transaction::new().delete(stored.key()))?;
+            engine.pool_event("storage-pool-deleted", &stored);
+            Ok(())
+        };
+        self.lanes.slow(work).await
+    }
+
+    /// URLs of the instances and profiles that name the pool.
+    pub fn pool_users(&self, name: &PoolName) -> Vec<String> {
+        let tables = self.index.read();
+        let instances = tables.instances_of(None).filter(|instance| instance.pool == *name);
+        let mut users: Vec<_> =
+            instances.map(|instance| super::instance_url(&instance.project, &instance.name)).collect();
+        let uses = |profile: &records::Profile| {
+            profile.devices.values().any(|device| device.get("pool").is_some_and(|pool| pool == name.as_str()))
+        };
+        let profiles = tables.profiles.values().filter(|profile| uses(profile));
+        users.extend(
+            profiles.map(|profile| super::with_project(format!("/1.0/profiles/{}", profile.name), &profile.project)),
+        );
+        users
+    }
+
+    /// Opens every pool; one that cannot be opened is reported and does not keep the others from serving.
+    pub(crate) fn open_pools(&self) {
+        for name in self.pool_names() {
+            if let Err(error) = self.pool(&name) {
+                tracing::error!(pool = name.as_str(), error = crate::chain(&error), "a storage pool is unavailable");
+            }
+        }
+    }
+
+    pub(crate) fn pool_names(&self) -> Vec<PoolName> {
+        self.index.read().pools.values().map(|pool| pool.name.clone()).collect()
+    }
+
+    /// Bytes that each instance's root uses, for the pools that can tell.
+    pub fn root_usages(&self) -> HashMap<InstanceId, u64> {
+        let mut usages = HashMap::new();
+        for name in self.pool_names() {
+            let Ok(found) = self.pool(&name).and_then(|pool| Ok(pool.usages(VolumeKind::Instance)?)) else { continue };
+            usages.extend(found.into_iter().filter_map(|(id, bytes)| Some((id.parse().ok()?, bytes))));
+        }
+        usages
+    }
+
+    fn pool_event(&self, action: &str, pool: &records::Pool) {
+        let source = format!("/1.0/storage-pools/{}", pool.name);
+        self.events.lifecycle("default", action, &source, None, serde_json::Value::Null);
+    }
+}

@@ -1,0 +1,117 @@
+//! Profiles: make, change, rename, delete; and what a change means for the instances that use them.
+
+use stapes_model::{InstanceType, ProfileName, ProjectName};
+use stapes_store::{Check, Transaction};
+
+use crate::{
+    Engine, Error, Result,
+    index::Stored,
+    records::{self, Config, Devices, Record},
+};
+
+impl Engine {
+    pub fn profile(&self, project: &ProjectName, name: &ProfileName) -> Result<Stored<records::Profile>> {
+        self.index.read().profile(project, name).cloned().ok_or_else(|| Error::missing("profile", name))
+    }
+
+    pub fn create_profile(&self, profile: records::Profile) -> Result<()> {
+        check_profile(&profile.config, &profile.devices)?;
+        if self.index.read().profile(&profile.project, &profile.name).is_some() {
+            return Err(Error::exists("profile", &profile.name));
+        }
+        self.put(&profile, Check::Absent(profile.key()))?;
+        self.profile_event("profile-created", &profile);
+        Ok(())
+    }
+
+    /// Replaces a profile's content. Every instance that uses it must stay valid, else nothing changes.
+    pub fn update_profile(&self, profile: &records::Profile) -> Result<()> {
+        check_profile(&profile.config, &profile.devices)?;
+        let stored = self.profile(&profile.project, &profile.name)?;
+        let users = self.instances_with_profile(&profile.project, &profile.name);
+        for instance in &users {
+            let mut profiles = self.profiles_of(instance)?;
+            for used in profiles.iter_mut().filter(|used| used.name == profile.name) {
+                used.clone_from(profile);
+            }
+            self.check_expanded(instance, &profiles).map_err(|error| {
+                Error::invalid(format!("profile {}", profile.name), format!("instance {} uses it: {error}", instance.name))
+            })?;
+        }
+        self.put(profile, Check::Unchanged { key: profile.key(), revision: stored.revision })?;
+        for instance in &users {
+            self.apply_limits_live(instance)?;
+        }
+        self.profile_event("profile-updated", profile);
+        Ok(())
+    }
+
+    pub fn rename_profile(&self, project: &ProjectName, name: &ProfileName, to: &ProfileName) -> Result<()> {
+        refuse_default(name, "renamed")?;
+        let stored = self.profile(project, name)?;
+        if self.index.read().profile(project, to).is_some() {
+            return Err(Error::exists("profile", to));
+        }
+        let mut renamed = (*stored.value).clone();
+        renamed.name = to.clone();
+        let mut transaction = Transaction::new()
+            .unchanged(stored.key(), stored.revision)
+            .delete(stored.key())
+            .create(renamed.key(), renamed.to_bytes());
+        for instance in self.instances_with_profile(project, name) {
+            let mut changed = (*instance.value).clone();
+            changed.profiles.iter_mut().filter(|used| *used == name).for_each(|used| *used = to.clone());
+            transaction = transaction.replace(changed.key(), instance.revision, changed.to_bytes());
+        }
+        self.store.commit(transaction)?;
+        self.profile_event("profile-renamed", &renamed);
+        Ok(())
+    }
+
+    pub fn delete_profile(&self, project: &ProjectName, name: &ProfileName) -> Result<()> {
+        refuse_default(name, "deleted")?;
+        let stored = self.profile(project, name)?;
+        let users: Vec<_> =
+            self.instances_with_profile(project, name).iter().map(|instance| instance.name.to_string()).collect();
+        if !users.is_empty() {
+            return Err(Error::InUse { what: "profile", name: name.to_string(), users: users.join(", ") });
+        }
+        self.store.commit(Transaction::new().unchanged(stored.key(), stored.revision).delete(stored.key()))?;
+        self.profile_event("profile-deleted", &stored);
+        Ok(())
+    }
+
+    pub fn instances_with_profile(&self, project: &ProjectName, name: &ProfileName) -> Vec<Stored<records::Instance>> {
+        let tables = self.index.read();
+        tables.instances_of(Some(project)).filter(|instance| instance.profiles.contains(name)).cloned().collect()
+    }
+
+    fn profile_event(&self, action: &str, profile: &records::Profile) {
+        let source = super::with_project(format!("/1.0/profiles/{}", profile.name), &profile.project);
+        self.events.lifecycle(profile.project.as_str(), action, &source, None, serde_json::Value::Null);
+    }
+}
+
+fn refuse_default(name: &ProfileName, done: &str) -> Result<()> {
+    if name.as_str() == "default" {
+        return Err(Error::Refused(format!("The \"default\" profile cannot be {done}")));
+    }
+    Ok(())
+}
+
+/// A profile serves both types, so a key is accepted when either type knows it.
+fn check_profile(config: &Config, devices: &Devices) -> Result<()> {
+    if let Some(key) = config.keys().find(|key| key.starts_with("volatile.") || key.starts_with("image.")) {
+        return Err(Error::invalid(key, "belongs to one instance and cannot be part of a profile"));
+    }
+    let container = stapes_model::keys::validate_instance_config(InstanceType::Container, config);
+    if let Err(error) = container
+        && stapes_model::keys::validate_instance_config(InstanceType::VirtualMachine, config).is_err()
+    {
+        return Err(error.into());
+    }
+    for (name, device) in devices {
+        stapes_device::parse(name, device)?;
+    }
+    Ok(())
+}
