@@ -187,12 +187,21 @@ impl Daemon {
     /// # Panics
     /// It ends instead, or is not ready in time.
     pub fn launch_daemon(&mut self) -> Duration {
+        self.launch_daemon_with(&[])
+    }
+
+    /// [`Daemon::launch_daemon`] with environment variables for this one run, such as a failpoint.
+    ///
+    /// # Panics
+    /// As [`Daemon::launch_daemon`].
+    pub fn launch_daemon_with(&mut self, more: &[(&str, &str)]) -> Duration {
         let bin = binaries_dir();
         let mut environment = json!({
             "STAPES_DIR": self.state_dir(), "STAPES_CGROUP_PARENT": self.cgroup_parent,
             "STAPES_SHIM": bin.join("stapes-shim"), "RUST_BACKTRACE": "1",
         });
-        for (name, value) in &self.environment {
+        let own = self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in own.chain(more.iter().copied()) {
             environment[name] = json!(value);
         }
         let start = json!({ "start": { "argv": [bin.join("stapesd"), "--log-level", "debug"], "env": environment,
@@ -218,7 +227,8 @@ impl Daemon {
         self.bed.lock().expect("test bed").ask(request)
     }
 
-    fn exit_code(&self) -> Option<i64> {
+    /// The exit code of the daemon, or 128 and the number of the signal that ended it; `None` while it runs.
+    pub fn exit_code(&self) -> Option<i64> {
         let pid = self.pid?;
         self.ask(&json!({ "exited": pid })).ok()?["code"].as_i64()
     }
@@ -252,7 +262,11 @@ impl Daemon {
         self.await_end();
     }
 
-    fn await_end(&mut self) {
+    /// Waits until the daemon has ended, however that came about.
+    ///
+    /// # Panics
+    /// It goes on running.
+    pub fn await_end(&mut self) {
         let end = Instant::now() + SHUTDOWN_PATIENCE;
         while self.exit_code().is_none() {
             assert!(Instant::now() < end, "stapesd does not end:\n{}", self.log());
@@ -445,11 +459,8 @@ impl Drop for Daemon {
         if failed {
             eprintln!("--- log of stapesd ---\n{}", self.log());
         }
-        let checked = if failed {
-            Ok(())
-        } else {
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.check_end()))
-        };
+        let checked =
+            if failed { Ok(()) } else { std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.check_end())) };
         let _ = self.holder.kill();
         let _ = self.holder.wait();
         clean_up(&self.cgroup_parent, self.dir.path());

@@ -106,7 +106,27 @@ impl ImageBuilder {
     /// # Panics
     /// The machine has no static busybox: ask for `Need::StaticBusybox` first.
     #[must_use]
-    pub fn busybox(mut self) -> Self {
+    pub fn busybox(self) -> Self {
+        let mut image = self.busybox_without_init();
+        image.symlink("sbin/init", "../bin/busybox");
+        image
+    }
+
+    /// The same system with an init of the test's own, a shell script.
+    ///
+    /// # Panics
+    /// As [`ImageBuilder::busybox`].
+    #[must_use]
+    pub fn busybox_with_init(self, script: &str) -> Self {
+        let mut image = self.busybox_without_init();
+        image.file("sbin/init", 0o755, script.as_bytes());
+        image
+    }
+
+    /// # Panics
+    /// As [`ImageBuilder::busybox`].
+    #[must_use]
+    pub fn busybox_without_init(mut self) -> Self {
         let busybox = fs::read(static_busybox().expect("a static busybox")).expect("read busybox");
         for dir in "bin sbin etc etc/init.d etc/udhcpc dev proc sys run root var var/log mnt usr usr/bin".split(' ') {
             self.dir(dir);
@@ -116,7 +136,7 @@ impl ImageBuilder {
         for applet in APPLETS.split_whitespace() {
             self.symlink(&format!("bin/{applet}"), "busybox");
         }
-        for applet in ["init", "reboot", "poweroff", "halt"] {
+        for applet in ["reboot", "poweroff", "halt"] {
             self.symlink(&format!("sbin/{applet}"), "../bin/busybox");
         }
         self.file("etc/inittab", 0o644, INITTAB.as_bytes());

@@ -82,7 +82,9 @@ impl Socket {
                 Ok(Message::Binary(bytes)) => seen.extend_from_slice(&bytes),
                 Ok(Message::Text(text)) if text.is_empty() => break,
                 Ok(Message::Text(text)) => seen.extend_from_slice(text.as_bytes()),
-                Ok(Message::Close(_)) | Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Protocol(_)) => break,
+                Ok(Message::Close(_)) | Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Protocol(_)) => {
+                    break;
+                }
                 Ok(_) => {}
                 Err(Error::Io(e)) if is_timeout(&e) || e.kind() == io::ErrorKind::ConnectionReset => break,
                 Err(e) => return Err(e.into()),

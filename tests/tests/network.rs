@@ -1,0 +1,89 @@
+//! The managed bridge: addresses, names, and what the host and neighbours can reach.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use serde_json::json;
+use stapes_testkit::{Daemon, Need, eventually, host_with};
+
+const NEEDS: &[Need] = &[Need::Root, Need::Programs, Need::StaticBusybox, Need::Tool("dnsmasq"), Need::Tool("nft")];
+
+fn bridge_address(daemon: &Daemon) -> String {
+    let network = daemon.api().get("/1.0/networks/stapesbr0").unwrap();
+    network["config"]["ipv4.address"].as_str().unwrap().split('/').next().unwrap().to_owned()
+}
+
+#[test]
+fn a_container_gets_an_address_and_is_reached_from_host_and_neighbour() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let daemon = Daemon::start();
+    daemon.launch("c1");
+    daemon.launch("c2");
+    let (one, two) = (daemon.address_of("c1"), daemon.address_of("c2"));
+    assert_ne!(one, two);
+    assert_eq!(daemon.on_host(&["ping", "-c", "1", "-W", "3", &one]).code, 0);
+    assert_eq!(daemon.api().exec("c2", &["ping", "-c", "1", "-W", "3", &one]).unwrap().0, 0);
+
+    daemon.api().exec("c1", &["sh", "-c", "mkdir /www; echo hello > /www/index.html; httpd -h /www"]).unwrap();
+    eventually("the page is served", Duration::from_secs(5), || {
+        let page = daemon.on_host(&["busybox", "wget", "-q", "-T", "3", "-O", "-", &format!("http://{one}/")]);
+        page.stdout == "hello\n"
+    });
+}
+
+#[test]
+fn names_of_instances_resolve_on_the_bridge() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let daemon = Daemon::start();
+    daemon.launch("c1");
+    daemon.launch("c2");
+    let (address, server) = (daemon.address_of("c1"), bridge_address(&daemon));
+    let network = daemon.api().get("/1.0/networks/stapesbr0").unwrap();
+    let domain = network["config"]["dns.domain"].as_str().unwrap_or("stapes").to_owned();
+    let name = format!("c1.{domain}");
+    eventually("the name resolves on the host", Duration::from_secs(5), || {
+        daemon.on_host(&["busybox", "nslookup", &name, &server]).stdout.contains(&address)
+    });
+    eventually("the name resolves in a neighbour", Duration::from_secs(5), || {
+        daemon.api().exec("c2", &["nslookup", &name]).unwrap().1.contains(&address)
+    });
+}
+
+#[test]
+fn an_address_set_on_the_device_is_the_one_the_container_gets() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let daemon = Daemon::start();
+    let server = bridge_address(&daemon);
+    let wanted = format!("{}.77", server.rsplit_once('.').unwrap().0);
+    let mut body = stapes_testkit::launch_body("c1");
+    let nic = json!({ "type": "nic", "network": "stapesbr0", "name": "eth0", "ipv4.address": wanted });
+    body["devices"] = json!({ "eth0": nic });
+    daemon.api().operation("POST", "/1.0/instances", &body).unwrap();
+    assert_eq!(daemon.address_of("c1"), wanted);
+}
+
+#[test]
+fn leases_and_state_of_the_network_name_the_container() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let daemon = Daemon::start();
+    daemon.launch("c1");
+    let address = daemon.address_of("c1");
+    let leases = daemon.api().get("/1.0/networks/stapesbr0/leases").unwrap();
+    let found = leases.as_array().unwrap().iter().any(|l| l["hostname"] == "c1" && l["address"] == address.as_str());
+    assert!(found, "{leases}");
+    let state = daemon.api().get("/1.0/networks/stapesbr0/state").unwrap();
+    assert_eq!(state["state"], "up");
+}
+
+#[test]
+fn a_killed_dnsmasq_comes_back() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let daemon = Daemon::start();
+    let pids = || daemon.on_host(&["pgrep", "-x", "dnsmasq"]).stdout;
+    eventually("dnsmasq runs", Duration::from_secs(5), || !pids().is_empty());
+    let before = pids();
+    daemon.kill_inside(before.lines().next().unwrap().parse().unwrap());
+    eventually("another dnsmasq runs", Duration::from_secs(15), || !pids().is_empty() && pids() != before);
+    daemon.launch("c1");
+    daemon.address_of("c1");
+}

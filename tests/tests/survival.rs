@@ -1,0 +1,139 @@
+//! Whoever is killed, the instances run on and the next daemon knows them.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use serde_json::json;
+use stapes_testkit::{Daemon, Need, eventually, host_with, launch_body, ws::Session};
+
+const NEEDS: &[Need] = &[Need::Root, Need::Programs, Need::StaticBusybox];
+
+#[test]
+fn a_container_outlives_a_killed_daemon_and_is_adopted() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let mut daemon = Daemon::start();
+    daemon.launch("c1");
+    let before = daemon.init_of("c1");
+    daemon.kill();
+    assert_eq!(daemon.on_host(&["test", "-d", &format!("/proc/{}", before.0)]).code, 0, "init lives on");
+    daemon.launch_daemon();
+    assert_eq!(daemon.status_of("c1"), "Running");
+    assert_eq!(daemon.init_of("c1"), before, "the same init, not a new one");
+    assert_eq!(daemon.api().exec("c1", &["echo", "still here"]).unwrap().1, "still here\n");
+    let address = daemon.address_of("c1");
+    assert_eq!(daemon.on_host(&["ping", "-c", "1", "-W", "3", &address]).code, 0);
+    daemon.api().operation("PUT", "/1.0/instances/c1/state", &json!({ "action": "stop", "force": true })).unwrap();
+    daemon.api().operation("DELETE", "/1.0/instances/c1", &json!(null)).unwrap();
+    daemon.finish();
+}
+
+#[test]
+fn sigterm_leaves_the_instances_running_and_shutdown_stops_them() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let mut daemon = Daemon::start();
+    daemon.launch("c1");
+    let before = daemon.init_of("c1");
+    daemon.terminate();
+    daemon.launch_daemon();
+    assert_eq!(daemon.init_of("c1"), before);
+    daemon.shut_down();
+    assert_eq!(daemon.remains(), Vec::<String>::new());
+    daemon.launch_daemon();
+    // What was running when the host went down starts again with it.
+    eventually("c1 runs again", Duration::from_secs(20), || daemon.status_of("c1") == "Running");
+}
+
+#[test]
+fn a_program_started_by_exec_outlives_the_daemon() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let mut daemon = Daemon::start();
+    daemon.launch("c1");
+    let script = "sleep 2; echo done > /root/result";
+    let request = json!({ "command": ["sh", "-c", script], "wait-for-websocket": false, "record-output": true });
+    let answer = daemon.api().envelope("POST", "/1.0/instances/c1/exec", &request).unwrap();
+    daemon.kill();
+    daemon.launch_daemon();
+    eventually("the program came to its end", Duration::from_secs(10), || {
+        daemon.api().exec("c1", &["cat", "/root/result"]).is_ok_and(|(_, out, _)| out == "done\n")
+    });
+    let ended = daemon.api().wait(answer["operation"].as_str().unwrap()).unwrap();
+    assert_eq!(ended["metadata"]["return"], 0, "its exit status can still be asked: {ended}");
+}
+
+#[test]
+fn an_end_while_no_daemon_watched_is_noticed_by_the_next() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let mut daemon = Daemon::start();
+    daemon.launch("c1");
+    daemon.launch("c2");
+    let (pid, _) = daemon.init_of("c1");
+    daemon.kill();
+    daemon.kill_inside(pid);
+    daemon.launch_daemon();
+    eventually("c1 is known to have stopped", Duration::from_secs(5), || daemon.status_of("c1") == "Stopped");
+    assert_eq!(daemon.status_of("c2"), "Running");
+    daemon.api().operation("PUT", "/1.0/instances/c1/state", &json!({ "action": "start" })).unwrap();
+    daemon.await_boot("c1");
+}
+
+/// The shim is found as the parent of init, in the daemon's own PID namespace.
+#[test]
+fn a_killed_shim_ends_no_container_and_hangs_no_request() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let daemon = Daemon::start();
+    daemon.launch("c1");
+    let before = daemon.init_of("c1");
+    let stat = daemon.on_host(&["cat", &format!("/proc/{}/stat", before.0)]).ok();
+    let parent: i64 = stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    assert!(parent > 1, "init's parent is its shim: {stat}");
+    let session = Session::exec(daemon.api(), "c1", &["sleep", "1000"], false).unwrap();
+    daemon.kill_inside(parent);
+    drop(session);
+    eventually("an exec works again", Duration::from_secs(15), || {
+        daemon.api().exec("c1", &["true"]).is_ok_and(|(code, ..)| code == 0)
+    });
+    assert_eq!(daemon.init_of("c1"), before, "the same init");
+    daemon.api().operation("PUT", "/1.0/instances/c1/state", &json!({ "action": "stop", "force": true })).unwrap();
+    assert_eq!(daemon.status_of("c1"), "Stopped");
+}
+
+/// Kills the daemon at arbitrary moments of a busy life, and looks for what was lost or left.
+#[test]
+fn a_daemon_killed_in_the_middle_of_work_leaves_a_consistent_host() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let mut daemon = Daemon::start();
+    daemon.launch("steady");
+    let steady = daemon.init_of("steady");
+    for round in 0..12_u64 {
+        let name = format!("k{round}");
+        let api = daemon.api().clone();
+        let body = launch_body(&name);
+        let worker = {
+            let name = name.clone();
+            std::thread::spawn(move || {
+                let created = api.operation("POST", "/1.0/instances", &body).is_ok();
+                let stop = json!({ "action": "stop", "force": true });
+                let stopped = created && api.operation("PUT", &format!("/1.0/instances/{name}/state"), &stop).is_ok();
+                let gone = stopped && api.operation("DELETE", &format!("/1.0/instances/{name}"), &json!(null)).is_ok();
+                (created, gone)
+            })
+        };
+        std::thread::sleep(Duration::from_millis(3 + round * 7 % 80));
+        daemon.kill();
+        let (created, gone) = worker.join().unwrap();
+        daemon.launch_daemon();
+        assert_eq!(daemon.init_of("steady"), steady, "round {round}");
+        let there = daemon.api().get(&format!("/1.0/instances/{name}")).is_ok();
+        assert!(!gone || !there, "round {round}: an acknowledged delete was lost");
+        assert!(!created || gone || there || !daemon.log().is_empty(), "round {round}");
+        if there {
+            let stop = json!({ "action": "stop", "force": true });
+            let _ = daemon.api().operation("PUT", &format!("/1.0/instances/{name}/state"), &stop);
+            daemon.api().operation("DELETE", &format!("/1.0/instances/{name}"), &json!(null)).unwrap();
+        }
+    }
+    let stop = json!({ "action": "stop", "force": true });
+    daemon.api().operation("PUT", "/1.0/instances/steady/state", &stop).unwrap();
+    daemon.api().operation("DELETE", "/1.0/instances/steady", &json!(null)).unwrap();
+    daemon.finish();
+}

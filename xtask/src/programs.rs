@@ -1,0 +1,86 @@
+//! Building the programs: the daemon and the command line as usual, the shim as a static executable.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::shell::{cargo, output, run, target_dir};
+
+/// A cargo profile and the directory it builds into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    Release,
+    /// Quick to build, checks on: what tests run.
+    Ci,
+}
+
+impl Profile {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Ci => "ci",
+        }
+    }
+}
+
+/// Builds `stapesd`, `stapes` and a static `stapes-shim`; the directory where the three lie side by side.
+pub fn build(profile: Profile) -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["build", "--locked", "--profile", profile.name(), "--package", "stapes-daemon", "--package", "stapes-cli"]);
+    if profile == Profile::Ci {
+        // Lets a test kill the daemon at a chosen step; without its environment variable it does nothing.
+        build.args(["--features", "stapes-engine/failpoints"]);
+    }
+    run(&mut build)?;
+    let built = target_dir().join(profile.name());
+    let shim = build_shim(profile)?;
+    // Tests get a directory of their own, because cargo would put a dynamic shim beside the others when it builds all
+    // of the workspace's programs.
+    let dir = match profile {
+        Profile::Release => built,
+        Profile::Ci => {
+            let dir = target_dir().join("test-programs");
+            fs::create_dir_all(&dir)?;
+            run(cargo().args(["build", "--locked", "--profile", "ci", "--package", "stapes-tests", "--bins"]))?;
+            for name in ["stapesd", "stapes", "stapes-testbed"] {
+                place(&built.join(name), &dir.join(name))?;
+            }
+            dir
+        }
+    };
+    place(&shim, &dir.join("stapes-shim"))?;
+    Ok(dir)
+}
+
+/// The shim lives as long as its instance does, so it is small, static, and at a fixed address: 32 KiB of its own memory
+/// each (docs/adr/0001-shim-nursery-embryo.md).
+fn build_shim(profile: Profile) -> Result<PathBuf> {
+    let host = host_triple()?;
+    let static_dir = target_dir().join("static");
+    let mut command = cargo();
+    command
+        .args(["build", "--locked", "--package", "stapes-shim", "--profile", profile.name(), "--target", &host])
+        .arg("--target-dir")
+        .arg(&static_dir)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    run(&mut command)?;
+    Ok(static_dir.join(host).join(profile.name()).join("stapes-shim"))
+}
+
+fn host_triple() -> Result<String> {
+    let said = output(Command::new("rustc").arg("-vV"))?;
+    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc -vV names no host")?.to_owned())
+}
+
+/// Copies under another name first: the old program may be running.
+pub fn place(from: &Path, to: &Path) -> Result<()> {
+    let part = to.with_extension("part");
+    fs::copy(from, &part).with_context(|| format!("failed to copy {} to {}", from.display(), part.display()))?;
+    fs::rename(&part, to).with_context(|| format!("failed to put {} in place", to.display()))
+}
