@@ -6,7 +6,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use crate::{CgroupError, Group, Layout, knob};
+use crate::{CgroupError, Group, Layout, devices::close_v1_parent, knob};
 
 /// How this host mounts control groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +80,9 @@ impl Cgroups {
         let mut v1 = Vec::with_capacity(layout.v1.len());
         for hierarchy in &layout.v1 {
             let dir = open_v1(&hierarchy.mount, relative, hierarchy.has("cpuset"))?;
+            if hierarchy.has("devices") {
+                close_v1_parent(&dir)?;
+            }
             v1.push(V1Home { dir, controllers: hierarchy.controllers.clone() });
         }
         let v2 = layout.v2.as_deref().map(|mount| open_v2(mount, relative)).transpose()?;
