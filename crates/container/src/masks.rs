@@ -68,9 +68,7 @@ const PRISTINE: [(&str, &str); 2] = [("proc", "/dev/.lxc/proc"), ("sysfs", "/dev
 /// visible proc, since root of the host's user namespace may always mount one.
 pub fn masks(privileged: bool, nesting: bool) -> Masks {
     match (privileged, nesting) {
-        (false, false) => {
-            Masks { masked: &MASKED, read_only: &READ_ONLY_UNPRIVILEGED, writable: &[], pristine: &[] }
-        }
+        (false, false) => Masks { masked: &MASKED, read_only: &READ_ONLY_UNPRIVILEGED, writable: &[], pristine: &[] },
         (false, true) => Masks { masked: &[], read_only: &[], writable: &[], pristine: &PRISTINE },
         (true, _) => Masks {
             masked: &MASKED,
