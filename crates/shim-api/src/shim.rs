@@ -12,8 +12,8 @@ pub enum Request {
     Hello {
         version: u32,
     },
-    /// Starts the container; answers [`Reply::Status`] once init's first instruction runs. Descriptors: see
-    /// [`crate::CgroupView`].
+    /// Starts the container; answers [`Reply::Status`] once init's first instruction runs, with the descriptors of
+    /// [`Request::Duplicates`]. Descriptors: see [`crate::CgroupView`].
     Start(Box<Start>),
     /// Takes over a container whose shim died. Descriptors: pidfd of init, console master, then as for `Start`.
     Takeover(Box<Takeover>),

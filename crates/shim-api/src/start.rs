@@ -33,6 +33,10 @@ pub struct Start {
     pub masked: Vec<String>,
     /// Paths inside that become read-only.
     pub read_only: Vec<String>,
+    /// Paths within those that stay writable.
+    pub writable: Vec<String>,
+    /// Further instances of file systems: (kind, path inside).
+    pub pristine: Vec<(String, String)>,
     /// Host files bound over files inside (LXCFS); each (source, target), skipped when either is missing.
     pub overlays: Vec<(String, String)>,
     /// AppArmor profile or SELinux label for init and exec, written to `/proc/self/attr/<file>`: (file, text).

@@ -118,10 +118,12 @@ impl Embryo {
 }
 
 fn run(socket: &OwnedFd, join: &[String]) -> ! {
-    for path in join {
-        // A hierarchy that cannot be joined (cpuset without CPUs) must not stop the others; the shim sees the clone fail
-        // or the limits not apply, and the driver checks the groups when it makes them.
-        let _ = std::fs::write(path, "0");
+    let joined = join.iter().try_for_each(|path| std::fs::write(path, "0"));
+    let errno = joined.map_or_else(|error| error.raw_os_error().unwrap_or(22), |()| 0);
+    // Ticket 0 tells that the groups are joined, or why not; error 0 without a pidfd is success.
+    let ready: Vec<u8> = [0, errno as u64, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+    if socket::send(socket.as_fd(), &ready, &[], true).is_err() {
+        process::exit_now(1);
     }
     while let Ok(Some(datagram)) = socket::receive(socket.as_fd(), 64 * 1024, true) {
         if datagram.bytes.len() < HEAD {

@@ -42,9 +42,8 @@ pub fn build(plan: &Start, fds: Vec<OwnedFd>) -> Result<Pty, StepError> {
     mount::make_all_private().step(|| "failed to leave the host's mount propagation".to_owned())?;
     attach_root(&root)?;
     let root = root.as_fd();
-    let sysfs = if plan.ids.is_some() { SAFE } else { SAFE | RDONLY };
     file_system(root, "/proc", "proc", &[], SAFE)?;
-    file_system(root, "/sys", "sysfs", &[], sysfs)?;
+    file_system(root, "/sys", "sysfs", &[], SAFE)?;
     cgroups(root, plan)?;
     let console = devices(root)?;
     if fs::open_in_root(root, "/run", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).is_ok() {
@@ -181,12 +180,25 @@ fn hide(root: BorrowedFd<'_>, plan: &Start) -> Result<(), StepError> {
         };
         mount::attach(cover.step(step)?.as_fd(), place.as_fd()).step(step)?;
     }
+    // Taken while they are writable, attached over their read-only selves.
+    let mut writable = Vec::new();
+    for path in &plan.writable {
+        let Ok(place) = fs::open_in_root(root, path, OFlags::PATH, Mode::empty()) else { continue };
+        let step = || format!("failed to keep {path} writable");
+        writable.push((path, mount::clone_tree_at(place.as_fd(), true).step(step)?));
+    }
     for path in &plan.read_only {
         let step = || format!("failed to make {path} read-only");
         let Ok(place) = fs::open_in_root(root, path, OFlags::PATH, Mode::empty()) else { continue };
         let copy = mount::clone_tree_at(place.as_fd(), true).step(step)?;
         mount::set_attributes(copy.as_fd(), RDONLY, true).step(step)?;
         mount::attach(copy.as_fd(), place.as_fd()).step(step)?;
+    }
+    for (path, copy) in writable {
+        put(root, path, copy.as_fd(), true).step(|| format!("failed to keep {path} writable"))?;
+    }
+    for (kind, path) in &plan.pristine {
+        file_system(root, path, kind, &[], SAFE)?;
     }
     Ok(())
 }

@@ -56,7 +56,10 @@ impl Shim {
 
     fn dispatch(&mut self, id: u64, request: Request, fds: Vec<OwnedFd>) -> Answer {
         match request {
-            Request::Hello { .. } => now(Reply::Hello { version: VERSION, pid: std::process::id() }),
+            Request::Hello { .. } => match &self.parked {
+                Ok(()) => now(Reply::Hello { version: VERSION, pid: std::process::id() }),
+                Err(error) => Err(other("join the control groups", error)),
+            },
             Request::Start(plan) => self.start(*plan, fds),
             Request::Takeover(takeover) => self.take_over(*takeover, fds),
             Request::Status => now(Reply::Status(self.held()?.status.clone())),
@@ -106,9 +109,8 @@ impl Shim {
         match start::start(&self.embryo, plan, fds) {
             Ok(instance) => {
                 let _ = self.embryo.move_to_exec(instance.pidfd.as_fd(), &instance.status.remembered.exec_join);
-                let status = instance.status.clone();
                 self.instance = Some(instance);
-                now(Reply::Status(status))
+                self.status_with_duplicates()
             }
             Err(failure) => {
                 self.listener = None;
@@ -139,9 +141,13 @@ impl Shim {
         self.embryo = embryo;
         self.listen(&remembered.run_dir)?;
         let status = takeover.status;
-        self.instance =
-            Some(Instance { status: status.clone(), pidfd, console, v2_exec, is_child: false, ended: None });
-        now(Reply::Status(status))
+        self.instance = Some(Instance { status, pidfd, console, v2_exec, is_child: false, ended: None });
+        self.status_with_duplicates()
+    }
+
+    fn status_with_duplicates(&self) -> Answer {
+        let duplicates = self.duplicates()?.map(|(_, fds)| fds).unwrap_or_default();
+        Ok(Some((Reply::Status(self.held()?.status.clone()), duplicates)))
     }
 
     fn duplicates(&self) -> Answer {

@@ -61,6 +61,8 @@ pub struct Shim {
     /// Children that ended before their birth was announced.
     orphans: Vec<(i32, Exit)>,
     pub leave: bool,
+    /// Whether the embryo is in its groups.
+    pub parked: io::Result<()>,
     /// The far end of the idle socket that stands in for an embryo after the end.
     pub quiet: Option<OwnedFd>,
 }
@@ -83,6 +85,13 @@ pub fn run(first: OwnedFd, join: &[String]) -> ! {
     let _ = rustix::thread::set_name(c"stapes-shim");
     let made = Embryo::fork(join).and_then(|embryo| Ok((embryo, process::signal_fd(&[17])?)));
     let Ok((embryo, signals)) = made else { process::exit_now(1) };
+    // Nobody waits for anything else yet. The driver renames the groups once it has heard that the embryo is in them.
+    let parked = match embryo.next_born(true) {
+        Ok(Some(born)) => born.child.map(drop),
+        Ok(None) => Err(io::ErrorKind::BrokenPipe.into()),
+        Err(error) => Err(error),
+    };
+    let parked = parked.or_else(|error| if error.raw_os_error() == Some(0) { Ok(()) } else { Err(error) });
     let first = Connection { fd: first, busy: false, queue: None };
     let mut shim = Shim {
         connections: BTreeMap::from([(0, first)]),
@@ -97,6 +106,7 @@ pub fn run(first: OwnedFd, join: &[String]) -> ! {
         helpers: Vec::new(),
         orphans: Vec::new(),
         leave: false,
+        parked,
         quiet: None,
     };
     while !shim.leave {

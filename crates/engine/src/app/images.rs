@@ -132,7 +132,7 @@ impl Engine {
         Ok(records::Image {
             project: imported.project.clone(),
             fingerprint: fingerprint.clone(),
-            kind: inspected.instance_type(),
+            kind: inspected.instance_type,
             architecture: metadata.architecture.clone(),
             filename: imported.filename.clone(),
             size: bytes,
@@ -258,6 +258,34 @@ impl Engine {
             engine.image_by_fingerprint(&project, fingerprint.as_str())
         };
         self.lanes.slow(work).await
+    }
+
+    /// Builds a Debian release; the files are links into the build cache, which stays.
+    fn build_image(&self, operation: &Operation, release: &str) -> Result<ImageFiles> {
+        let cache = self.paths.state.join("cache");
+        let spec = stapes_image::build::BuildSpec {
+            release: release.to_owned(),
+            cache_dir: cache.join("images"),
+            work_dir: cache.join("build"),
+            arch: String::new(),
+            variant: String::new(),
+            refresh: false,
+        };
+        let mut told = |progress: stapes_image::build::Progress| {
+            operation.progress("build_image", &format!("Building debian:{release}: {}", progress.text), progress.percent);
+        };
+        let built = match release {
+            "busybox" => stapes_image::build::busybox(&spec, &mut told)?,
+            _ => stapes_image::build::debian(&spec, &mut told)?,
+        };
+        let link = |file: &Path, suffix: &str| {
+            let to = self.paths.images().join(format!(".upload-{}{suffix}", operation.id()));
+            std::fs::hard_link(file, &to)
+                .map(|()| to)
+                .map_err(|error| Error::failed(format!("failed to take over {}", file.display()), error))
+        };
+        let rootfs = built.rootfs.as_deref().map(|rootfs| link(rootfs, ".rootfs")).transpose()?;
+        Ok(ImageFiles { meta: link(&built.meta, "")?, rootfs })
     }
 
     /// Changes what a client may change.

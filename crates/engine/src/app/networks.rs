@@ -14,7 +14,6 @@ use stapes_store::{Check, Transaction};
 
 use crate::{
     Engine, Error, Result,
-    index::Stored,
     records::{self, Record},
 };
 
@@ -99,7 +98,7 @@ impl Engine {
     pub(crate) fn network_up(&self, network: &records::Network) -> Result<()> {
         let bridge = self.bridge(network)?;
         let tools = Tools::default();
-        if !stapes_network::is_up(&bridge, &tools)? || self.index.read().network(&network.name).is_none_or(|known| known.config != network.config) {
+        if !stapes_network::is_up(&bridge)? || self.index.read().network(&network.name).is_none_or(|known| known.config != network.config) {
             stapes_network::ensure_up(&bridge, &tools)?;
         }
         let paths = self.dnsmasq_paths(&network.name);
@@ -187,6 +186,11 @@ impl Engine {
             reservations.extend(here.map(|nic| nic.reservation(&instance, &bridge)));
         }
         Ok(reservations)
+    }
+
+    /// The text of a network's lease file; empty when there is none.
+    pub fn lease_file(&self, name: &NetworkName) -> String {
+        std::fs::read_to_string(self.dnsmasq_paths(name).leases()).unwrap_or_default()
     }
 
     /// URLs of the instances and profiles with a NIC on the network.

@@ -110,7 +110,7 @@ impl Engine {
             if bridge.ipv4.is_some() {
                 let mut used: HashSet<Ipv4Addr> = HashSet::new();
                 let prefix = format!("claim/address/{name}/");
-                let held = reserved.iter().chain(keys.iter()).filter_map(|key| key.strip_prefix(&prefix)?.parse().ok());
+                let held = reserved.iter().chain(keys.iter()).filter_map(|key| key.strip_prefix(&prefix)?.parse::<Ipv4Addr>().ok());
                 used.extend(held);
                 used.extend(self.index.read().claimed_addresses(name).into_iter().filter_map(|address| match address {
                     IpAddr::V4(address) => Some(address),

@@ -82,9 +82,10 @@ impl Engine {
         for name in self.pool_names() {
             let paths: PoolPaths = self.paths.pool(&name);
             self.forget_pool(&name);
-            let Ok(record) = self.pool_record(&name) else { continue };
-            if let Err(error) = stapes_storage::close(&crate::engine::pool_config(&record), &paths) {
-                tracing::warn!(pool = name.as_str(), error = crate::chain(&error.into()), "a pool stays mounted");
+            // A pool that is no mount of its own (a directory, a path on the host's btrfs) answers EINVAL or ENOENT.
+            match rustix::mount::unmount(&paths.mount, rustix::mount::UnmountFlags::empty()) {
+                Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
+                Err(error) => tracing::warn!(pool = name.as_str(), %error, "a pool stays mounted"),
             }
         }
     }

@@ -115,18 +115,14 @@ fn nics(net: &mut Netlink, live: &LiveInstance, id: &InstanceId) -> std::io::Res
     }
     for address in net.addresses_in(nsid)? {
         let Some(nic) = names.get(&address.index).and_then(|name| nics.get_mut(name)) else { continue };
-        let scope = match address.scope {
-            254 => "local",
-            253 => "link",
-            _ => "global",
-        };
-        nic.addresses.push(AddressState { address: address.net.addr(), prefix: address.net.prefix_len(), scope });
+        let scope = address.scope.as_str();
+        nic.addresses.push(AddressState { address: address.address, prefix: address.prefix, scope });
     }
     Ok(nics)
 }
 
 fn nic_state(link: &stapes_sys::netlink::LinkInfo) -> NicState {
-    let stats = link.stats.clone().unwrap_or_default();
+    let stats = link.stats.clone();
     NicState {
         addresses: Vec::new(),
         mac: link.mac,

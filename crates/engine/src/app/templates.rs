@@ -24,7 +24,7 @@ impl Engine {
         if !metadata.templates.values().any(|template| template.when.contains(&trigger)) {
             return Ok(());
         }
-        let rendered = templates::render(&metadata, &volume.join("templates"), trigger, &self.template_context(instance))?;
+        let rendered = templates::render_volume(&volume, &metadata, trigger, &self.template_context(instance, &metadata))?;
         let driver = self.driver(instance.kind)?;
         let root = volume.join("rootfs");
         for file in rendered {
@@ -32,22 +32,22 @@ impl Engine {
                 continue;
             }
             let request = FileRequest::Replace {
-                path: file.path.clone(),
-                content: file.content.into_bytes(),
-                uid: file.uid,
-                gid: file.gid,
-                mode: file.mode,
+                path: file.path.to_string_lossy().into_owned(),
+                content: file.content,
+                uid: file.uid.unwrap_or(0),
+                gid: file.gid.unwrap_or(0),
+                mode: file.mode.unwrap_or(0o644),
             };
             driver.files_offline(&root, &request).map_err(|error| {
-                Error::failed(format!("failed to write {} from its template into {}", file.path, instance.name), error)
+                Error::failed(format!("failed to write {} from its template into {}", file.path.display(), instance.name), error)
             })?;
         }
         Ok(())
     }
 
-    fn template_context(&self, instance: &records::Instance) -> templates::Context {
+    fn template_context(&self, instance: &records::Instance, metadata: &ImageMetadata) -> templates::TemplateContext {
         let expanded = self.expanded(instance);
-        templates::Context {
+        templates::TemplateContext {
             name: instance.name.to_string(),
             instance_type: instance.kind.as_str().to_owned(),
             architecture: instance.architecture.clone(),
@@ -55,12 +55,13 @@ impl Engine {
             ephemeral: instance.ephemeral,
             config: expanded.config,
             devices: expanded.devices,
+            properties: metadata.properties.clone(),
         }
     }
 }
 
 fn stat(driver: &dyn stapes_instance::Driver, root: &Path, file: &RenderedFile) -> Result<FileReply> {
-    Ok(driver.files_offline(root, &FileRequest::Stat { path: file.path.clone() })?)
+    Ok(driver.files_offline(root, &FileRequest::Stat { path: file.path.to_string_lossy().into_owned() })?)
 }
 
 /// The metadata that came with the image; `None` for an instance made empty.
