@@ -52,7 +52,7 @@ pub fn routes() -> Vec<Route> {
 fn collection(context: &Context, objects: Vec<(String, Value)>) -> Result {
     let filter = match context.query.get("filter").filter(|text| !text.is_empty()) {
         Some(text) => Some(
-            text.parse::<stapes_model::filter::Filter>()
+            stapes_model::filter::Filter::parse(text)
                 .map_err(|error| ApiError::bad_request(format!("filter: {error}")))?,
         ),
         None => None,

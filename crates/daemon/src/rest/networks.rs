@@ -35,7 +35,7 @@ pub fn routes() -> Vec<Route> {
 fn managed(engine: &Engine, record: &records::Network) -> api::Network {
     let up = engine
         .bridge(record)
-        .is_ok_and(|bridge| network::is_up(&bridge, &network::Tools::default()).unwrap_or(false));
+        .is_ok_and(|bridge| network::is_up(&bridge).unwrap_or(false));
     convert::network(record, engine.network_users(&record.name), up)
 }
 

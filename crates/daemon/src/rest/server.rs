@@ -39,11 +39,6 @@ async fn get(context: Context) -> Result {
     features.insert("id_ranges".to_owned(), engine.ids.describe());
     let drivers: Vec<_> = engine.index.read().pools.values().map(|pool| pool.driver.clone()).collect();
     let (os_name, os_version) = os_release();
-    let storage_drivers = stapes_storage::drivers().iter().map(|driver| api::ServerStorageDriverInfo {
-        name: driver.name.to_owned(),
-        version: driver.version(),
-        remote: driver.remote,
-    });
     let server = api::Server {
         config: config.clone(),
         api_extensions: api::API_EXTENSIONS.iter().map(|name| (*name).to_owned()).collect(),
@@ -73,7 +68,7 @@ async fn get(context: Context) -> Result {
             server_pid: std::process::id().into(),
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             storage: drivers.join(" | "),
-            storage_supported_drivers: storage_drivers.collect(),
+            storage_supported_drivers: storage_drivers(),
             ..api::ServerEnvironment::default()
         },
     };
@@ -119,6 +114,16 @@ async fn resources(_: Context) -> Result {
         "load": null,
     });
     Ok(Reply::Sync { metadata: resources, etag: None })
+}
+
+/// The drivers that work on this host. Asked once: finding out may run a program.
+fn storage_drivers() -> Vec<api::ServerStorageDriverInfo> {
+    static DRIVERS: std::sync::OnceLock<Vec<api::ServerStorageDriverInfo>> = std::sync::OnceLock::new();
+    let info = |driver: &stapes_storage::DriverInfo| {
+        let version = driver.version()?;
+        Some(api::ServerStorageDriverInfo { name: driver.name.to_owned(), version, remote: driver.remote })
+    };
+    DRIVERS.get_or_init(|| stapes_storage::drivers().iter().filter_map(info).collect()).clone()
 }
 
 fn architectures() -> Vec<String> {
