@@ -99,6 +99,7 @@ fn the_console_is_logged_and_mirrored() {
     support::read_until(&mut one, "seen-by-all");
     support::read_until(&mut two, "seen-by-all");
     drop((one, two));
+    support::wait_booted(&plan);
     let log = std::fs::read_to_string(plan.log_dir.join("console.log")).unwrap();
     assert!(log.contains("booted") && log.contains("seen-by-all"), "{log}");
 }
@@ -189,12 +190,16 @@ fn a_frozen_container_stands_still_and_can_be_killed() {
 fn init_says_why_it_ended() {
     let Some(host) = Host::new("reason") else { return };
     for (number, command, wanted) in [(7, "reboot", ExitReason::Reboot), (8, "poweroff", ExitReason::Halt)] {
-        let running = host.driver.start(&host.busybox_plan(number)).unwrap();
+        let plan = host.busybox_plan(number);
+        let running = host.driver.start(&plan).unwrap();
+        support::wait_booted(&plan);
         exec_output(&*running, command);
         let event = wait_event(&*running, |event| matches!(event, Event::Exited { .. }));
         assert!(matches!(event, Event::Exited { reason, .. } if reason == wanted), "{command}: {event:?}");
     }
-    let running = host.driver.start(&host.busybox_plan(9)).unwrap();
+    let plan = host.busybox_plan(9);
+    let running = host.driver.start(&plan).unwrap();
+    support::wait_booted(&plan);
     running.request_shutdown().unwrap();
     let event = wait_event(&*running, |event| matches!(event, Event::Exited { .. }));
     assert!(matches!(event, Event::Exited { reason: ExitReason::Halt, .. }), "{event:?}");

@@ -175,6 +175,16 @@ fn quit_nursery(run_dir: &Path) {
     let _ = ask(run_dir, "nursery.sock", r#""quit""#);
 }
 
+/// Waits until init has printed its greeting: before, it has no handler for the signals that it is sent.
+pub fn wait_booted(plan: &Plan) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !fs::read_to_string(plan.log_dir.join("console.log")).is_ok_and(|log| log.contains("booted")) {
+        assert!(Instant::now() < deadline, "init prints nothing");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(50));
+}
+
 pub fn spec(command: &[&str]) -> ExecSpec {
     ExecSpec {
         command: command.iter().map(|word| (*word).to_owned()).collect(),
