@@ -16,9 +16,9 @@ use stapes_instance::{Event, ExecIo, ExecSpec, ExitStatus, Plan, Running, Securi
 use stapes_model::{IdMap, IdRange, InstanceId, Limits};
 use stapes_sys::socket;
 
-const APPLETS: [&str; 19] = [
+const APPLETS: [&str; 20] = [
     "sh", "ls", "cat", "echo", "id", "sleep", "true", "stty", "tty", "reboot", "poweroff", "halt", "init", "hostname",
-    "mkdir", "ip", "kill", "ps", "mount",
+    "mkdir", "ip", "kill", "ps", "mount", "head",
 ];
 
 pub struct Host {
