@@ -71,7 +71,7 @@ pub fn main(args: &[&str]) -> Result<()> {
         }
         Some(_) => BTreeMap::new(),
         None => {
-            println!("==> Incus is not installed (package incus-base, from backports): its column stays empty");
+            println!("==> Incus is not installed (`cargo xtask setup --peer`): its column stays empty");
             BTreeMap::new()
         }
     };
