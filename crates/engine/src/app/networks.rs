@@ -37,9 +37,11 @@ impl Engine {
             &mut || world.random(),
         )?;
         network.config = completed.config;
-        self.network_up(&network)?;
-        if let Err(error) = self.put(&network, Check::Absent(network.key())) {
-            let _ = self.network_down(&network);
+        let made = self.network_up(&network).and_then(|()| self.put(&network, Check::Absent(network.key())));
+        if let Err(error) = made {
+            if let Err(left) = self.network_down(&network) {
+                tracing::error!(network = network.name.as_str(), error = crate::chain(&left), "a network is half made");
+            }
             return Err(error);
         }
         self.network_event("network-created", &network);
@@ -98,17 +100,19 @@ impl Engine {
     pub(crate) fn network_up(&self, network: &records::Network) -> Result<()> {
         let bridge = self.bridge(network)?;
         let tools = Tools::default();
+        if find_program("dnsmasq").is_none() {
+            let why = "dnsmasq is not installed; install the package dnsmasq-base".to_owned();
+            return Err(Error::Refused(format!("network {}: {why}", network.name)));
+        }
         if !stapes_network::is_up(&bridge)? || self.index.read().network(&network.name).is_none_or(|known| known.config != network.config) {
             stapes_network::ensure_up(&bridge, &tools)?;
         }
         let paths = self.dnsmasq_paths(&network.name);
         stapes_network::prepare_files(&bridge, &paths)?;
-        self.services.ensure_service(&service_name(&network.name), &stapes_network::dnsmasq_argv(&bridge, &paths)).map_err(
-            |error| Error::failed(
-                format!("failed to start dnsmasq for network {}; is the package dnsmasq-base installed?", network.name),
-                error,
-            ),
-        )?;
+        let argv = stapes_network::dnsmasq_argv(&bridge, &paths);
+        self.services.ensure_service(&service_name(&network.name), &argv).map_err(|error| {
+            Error::failed(format!("failed to start dnsmasq for network {}", network.name), error)
+        })?;
         Ok(())
     }
 
@@ -129,7 +133,11 @@ impl Engine {
     }
 
     pub(crate) fn dnsmasq_paths(&self, network: &NetworkName) -> DnsmasqPaths {
-        DnsmasqPaths::beneath(self.paths.network(network))
+        let mut paths = DnsmasqPaths::beneath(self.paths.network(network));
+        if let Some(program) = find_program("dnsmasq") {
+            paths.program = program;
+        }
+        paths
     }
 
     /// Subnets that a new network must not overlap: the host's routes and the other networks'.
@@ -235,6 +243,13 @@ impl Engine {
         let source = format!("/1.0/networks/{}", network.name);
         self.events.lifecycle("default", action, &source, None, serde_json::Value::Null);
     }
+}
+
+/// A program of the host, where a daemon's `PATH` may lack the system directories.
+fn find_program(name: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let folders = path.split(':').chain(["/usr/sbin", "/usr/bin", "/sbin", "/bin"]);
+    folders.filter(|folder| folder.starts_with('/')).map(|folder| Path::new(folder).join(name)).find(|file| file.is_file())
 }
 
 /// SIGHUP: dnsmasq re-reads its reservations.
