@@ -20,7 +20,7 @@ Usage: cargo xtask <task>
   quickstart [--stop]         from nothing to a running Debian container; --stop takes all of it away again
   test [--require-all] [FILTER…]
                               every check and every test; FILTER goes to nextest, and then the checks are left out
-  bench [--quick] [--density N] [--count N] [--no-peer]
+  bench [--quick] [--density N] [--count N] [--rounds N] [--no-debian] [--no-peer|--only-peer]
                               the figures of SPECIFICATION.md, beside the floor and Incus
   install [--prefix DIR]      build release programs and copy them beneath DIR (default /usr/local)
   dist                        a release archive in target/dist
