@@ -62,7 +62,12 @@ pub struct Engine {
 
 impl Engine {
     /// Opens the engine on its parts. Touches nothing on the host yet: see [`Engine::reconcile`].
-    pub fn open(parts: Parts) -> Result<Arc<Self>> {
+    #[cfg_attr(not(feature = "failpoints"), allow(unused_mut, reason = "only the crash tests replace the store"))]
+    pub fn open(mut parts: Parts) -> Result<Arc<Self>> {
+        #[cfg(feature = "failpoints")]
+        {
+            parts.store = Arc::new(crate::failpoint::DyingStore(parts.store));
+        }
         let index = Arc::new(Index::default());
         let watch = feed(&parts.store, &index)?;
         let events = Arc::new(Events::new(Arc::clone(&parts.world), Arc::clone(&parts.journal)));

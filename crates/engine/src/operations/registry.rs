@@ -85,9 +85,11 @@ impl Operations {
             result: serde_json::to_value(&snapshot).unwrap_or_default(),
             at: snapshot.updated_at.timestamp(),
         };
+        crate::failpoint::reached("before the outcome");
         if let Err(error) = self.journal().finish(&snapshot.id, &outcome) {
             tracing::error!(operation = snapshot.id, %error, "the result of an operation could not be kept");
         }
+        crate::failpoint::reached("after the outcome");
         let (this, id) = (self.clone(), snapshot.id);
         tokio::spawn(async move {
             tokio::time::sleep(KEPT).await;
