@@ -96,14 +96,16 @@ impl Group {
     }
 
     pub(crate) fn make(&self) -> Result<(), CgroupError> {
+        self.make_v1()?;
+        self.make_v2().inspect_err(|_| self.unmake_v1(self.homes.v1.len()))
+    }
+
+    pub(crate) fn make_v1(&self) -> Result<(), CgroupError> {
         for (made, home) in self.homes.v1.iter().enumerate() {
             let base = home.dir.join(&self.name);
-            if let Err(error) = make_dirs(&base, &V1_LEAVES, "") {
-                self.unmake_v1(made);
-                return Err(error);
-            }
+            make_dirs(&base, &V1_LEAVES, "").inspect_err(|_| self.unmake_v1(made))?;
         }
-        self.make_v2().inspect_err(|_| self.unmake_v1(self.homes.v1.len()))
+        Ok(())
     }
 
     pub(crate) fn make_v2(&self) -> Result<(), CgroupError> {

@@ -31,5 +31,5 @@ pub use cgroups::{Cgroups, Kind};
 pub use devices::{DEFAULT_DEVICES, DeviceAccess, DeviceKind, DeviceRule, device_program};
 pub use error::CgroupError;
 pub use group::{Group, Leaf};
-pub use layout::{Hierarchy, Layout};
+pub use layout::{Hierarchy, Layout, own_group};
 pub use usage::Pressure;

@@ -83,6 +83,17 @@ fn a_group_is_made_renamed_listed_and_removed_in_every_hierarchy() {
 }
 
 #[test]
+fn a_spare_becomes_a_whole_group() {
+    for bed in beds() {
+        bed.cgroups.create_spare("spare").unwrap();
+        let group = bed.cgroups.rename("spare", "one").unwrap();
+        assert_eq!(bed.cgroups.list().unwrap(), ["one"]);
+        assert!(every_dir(&bed, "one").iter().all(|dir| dir.is_dir()));
+        group.delegate(1_000_000).unwrap();
+    }
+}
+
+#[test]
 fn the_kind_follows_the_mounts() {
     for bed in beds() {
         let expected = match (bed.layout.v1.is_empty(), bed.layout.v2.is_some()) {
@@ -177,7 +188,7 @@ fn the_payload_is_delegated_and_the_limits_are_not() {
 #[ignore = "a measurement"]
 fn what_groups_cost() {
     for bed in beds() {
-        let mut costs = [const { Vec::new() }; 5];
+        let mut costs = [const { Vec::new() }; 6];
         for _ in 0..200 {
             let mut clock = std::time::Instant::now();
             let mut lap = |costs: &mut Vec<u128>| {
@@ -186,21 +197,24 @@ fn what_groups_cost() {
             };
             let group = bed.cgroups.create("one").unwrap();
             lap(&mut costs[0]);
-            let _ = group.allow_devices(&DEFAULT_DEVICES);
+            group.allow_devices(&DEFAULT_DEVICES).unwrap();
             lap(&mut costs[3]);
             group.delegate(1_000_000).unwrap();
             lap(&mut costs[4]);
+            group.remove().unwrap();
+            lap(&mut costs[2]);
+            bed.cgroups.create_spare("one").unwrap();
+            lap(&mut costs[5]);
             let group = bed.cgroups.rename("one", "two").unwrap();
             lap(&mut costs[1]);
             group.remove().unwrap();
-            lap(&mut costs[2]);
         }
-        let [create, rename, remove, devices, delegate] = costs.map(|mut all| {
+        let [create, rename, remove, devices, delegate, spare] = costs.map(|mut all| {
             all.sort_unstable();
             (all[100], all[190])
         });
         eprintln!(
-            "{:?}: create {create:?} rename {rename:?} remove {remove:?} devices {devices:?} delegate {delegate:?} µs (p50, p95)",
+            "{:?}: create {create:?} spare {spare:?} rename of a spare {rename:?} remove {remove:?} devices {devices:?} delegate {delegate:?} µs (p50, p95)",
             bed.cgroups.kind()
         );
     }
@@ -404,6 +418,8 @@ fn devices_that_no_rule_allows_cannot_be_opened() {
         for procs in group.join_paths(Leaf::Payload) {
             assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(procs).unwrap()), 1_000_000);
         }
+        group.allow_devices(&DEFAULT_DEVICES).unwrap();
+        assert_eq!(Guest::run(&group, probe).output().1, "null\n");
         let mut more = DEFAULT_DEVICES.to_vec();
         more.push(DeviceRule::char(1, 11));
         let guest = Guest::run(&group, "sleep 600");

@@ -3,7 +3,7 @@
 //! **Why nesting has none.** The kernel lets a user namespace mount a fresh proc or sysfs only if an old one is *fully
 //! visible* there: no mount may cover any part of it but an empty directory (`mount_too_revealing`, fs/namespace.c). One
 //! mask, or one LXCFS file over /proc/meminfo, and a container inside this one cannot get its own /proc. So a nesting
-//! container gets no masks, and beside the covered /proc an uncovered one in a place of its own
+//! container gets no masks but over directories that are empty by nature, and beside the covered /proc an uncovered one in a place of its own
 //! ([`Masks::pristine`], where LXC puts it too). What guards these files then are their owners: in an unprivileged
 //! container host root's files are nobody's, and the kernel asks for capabilities in the host's user namespace.
 
@@ -21,7 +21,7 @@ pub struct Masks {
 }
 
 /// Tells about the host or its hardware, or controls it, and no guest needs it.
-const MASKED: [&str; 12] = [
+const MASKED: [&str; 16] = [
     "/proc/acpi",
     "/proc/kcore",
     "/proc/key-users",
@@ -33,7 +33,21 @@ const MASKED: [&str; 12] = [
     "/proc/timer_stats",
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
+    "/sys/fs/fuse/connections",
+    "/sys/kernel/config",
     "/sys/kernel/debug",
+    "/sys/kernel/security",
+    "/sys/kernel/tracing",
+];
+
+/// Those of them that are mount points, which the kernel keeps empty: covering one hides nothing, so that proc and sysfs
+/// stay fully visible. Without it systemd inside would try to mount the real thing, fail, and report itself degraded.
+const MOUNT_POINTS: [&str; 5] = [
+    "/sys/fs/fuse/connections",
+    "/sys/kernel/config",
+    "/sys/kernel/debug",
+    "/sys/kernel/security",
+    "/sys/kernel/tracing",
 ];
 
 /// /proc/sys is not here: what a namespace owns in it (net, hostname, IPC) the guest may set, the rest is host root's.
@@ -69,7 +83,7 @@ const PRISTINE: [(&str, &str); 2] = [("proc", "/dev/.lxc/proc"), ("sysfs", "/dev
 pub fn masks(privileged: bool, nesting: bool) -> Masks {
     match (privileged, nesting) {
         (false, false) => Masks { masked: &MASKED, read_only: &READ_ONLY_UNPRIVILEGED, writable: &[], pristine: &[] },
-        (false, true) => Masks { masked: &[], read_only: &[], writable: &[], pristine: &PRISTINE },
+        (false, true) => Masks { masked: &MOUNT_POINTS, read_only: &[], writable: &[], pristine: &PRISTINE },
         (true, _) => Masks {
             masked: &MASKED,
             read_only: &READ_ONLY_PRIVILEGED,
@@ -86,7 +100,8 @@ mod tests {
     #[test]
     fn an_unprivileged_nesting_container_sees_all_of_proc() {
         let nesting = masks(false, true);
-        assert!(nesting.masked.is_empty() && nesting.read_only.is_empty());
+        assert!(nesting.read_only.is_empty());
+        assert!(nesting.masked.iter().all(|path| path.starts_with("/sys/") && MASKED.contains(path)));
         assert_eq!(nesting.pristine[0], ("proc", "/dev/.lxc/proc"));
     }
 

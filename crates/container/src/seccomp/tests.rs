@@ -184,3 +184,30 @@ fn the_kernel_takes_the_filter_and_obeys_it() {
     assert_eq!(errno("umount2", [0, 0, 0, 0]), Some(14));
     assert_eq!(errno("getppid", [0; 4]), Some(0));
 }
+
+/// Prints what the filter adds to a fork, its load and a call; `cargo test --release -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn what_the_filter_costs() {
+    use stapes_sys::privilege::try_filter;
+    let program = compile(&Security::default(), SeccompContext::default()).unwrap();
+    let allow = [SockFilter { code: 0x06, jt: 0, jf: 0, k: 0x7fff_0000 }];
+    let p50 = |program: &[SockFilter]| {
+        let mut all: Vec<u128> = (0..300)
+            .map(|_| {
+                let start = std::time::Instant::now();
+                try_filter(program, 39, [0; 4]).unwrap();
+                start.elapsed().as_micros()
+            })
+            .collect();
+        all.sort_unstable();
+        all[150]
+    };
+    let start = std::time::Instant::now();
+    for _ in 0..100 {
+        compile(&Security::default(), SeccompContext::default()).unwrap();
+    }
+    let compiling = start.elapsed().as_micros() / 100;
+    let (short, long) = (p50(&allow), p50(&program));
+    eprintln!("compiled in {compiling} µs; fork with 1 instruction {short} µs, with {} {long} µs", program.len());
+}
