@@ -63,3 +63,21 @@ impl<T: Default> Response<T> {
         Response { kind: ResponseType::Error, error_code: code, error: message, ..Self::default() }
     }
 }
+
+/// What Stapes puts into the metadata of an error, beyond Incus: the chain of causes, outermost first, and a remedy.
+///
+/// A failed operation carries the same under [`ErrorDetails::OPERATION_KEY`] in its metadata. `error` (or `err`) then
+/// holds the first line only.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ErrorDetails {
+    #[serde(deserialize_with = "null_as_default")]
+    pub causes: Vec<String>,
+    #[serde(deserialize_with = "null_as_default", skip_serializing_if = "String::is_empty")]
+    pub hint: String,
+}
+
+impl ErrorDetails {
+    /// Key of these details in an operation's metadata.
+    pub const OPERATION_KEY: &str = "stapes_error";
+}

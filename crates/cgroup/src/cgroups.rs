@@ -6,7 +6,11 @@ use std::{
 
 use rustix::io::Errno;
 
-use crate::{CgroupError, Group, Layout, knob};
+use crate::{
+    CgroupError, Group, Layout,
+    devices::{Programs, close_v1_parent},
+    knob,
+};
 
 /// How this host mounts control groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +41,7 @@ pub struct Cgroups {
 pub(crate) struct Homes {
     pub v1: Vec<V1Home>,
     pub v2: Option<V2Home>,
+    pub programs: Programs,
 }
 
 #[derive(Debug)]
@@ -54,8 +59,9 @@ pub(crate) struct V2Home {
     pub enable: String,
 }
 
-/// Controllers that instances may have on v2. The rest (`rdma`, `misc`, `dmem`) would cost memory for nothing.
-const V2_WANTED: [&str; 6] = ["cpuset", "cpu", "io", "memory", "pids", "hugetlb"];
+/// Controllers that instances get on v2, as far as there are limits for them. The rest (`hugetlb`, `rdma`, `misc`) would
+/// cost memory for nothing, and a controller once enabled on v2 can no longer be mounted as v1.
+const V2_WANTED: [&str; 5] = ["cpuset", "cpu", "io", "memory", "pids"];
 
 impl Cgroups {
     /// Makes the parent group in every hierarchy that this host mounts; harmless to repeat.
@@ -80,10 +86,13 @@ impl Cgroups {
         let mut v1 = Vec::with_capacity(layout.v1.len());
         for hierarchy in &layout.v1 {
             let dir = open_v1(&hierarchy.mount, relative, hierarchy.has("cpuset"))?;
+            if hierarchy.has("devices") {
+                close_v1_parent(&dir)?;
+            }
             v1.push(V1Home { dir, controllers: hierarchy.controllers.clone() });
         }
         let v2 = layout.v2.as_deref().map(|mount| open_v2(mount, relative)).transpose()?;
-        Ok(Self { homes: Arc::new(Homes { v1, v2 }) })
+        Ok(Self { homes: Arc::new(Homes { v1, v2, programs: Programs::default() }) })
     }
 
     pub fn kind(&self) -> Kind {
@@ -125,7 +134,16 @@ impl Cgroups {
         Ok(group)
     }
 
-    /// Gives a group another name: a spare made ahead of time becomes an instance's.
+    /// Makes a group ahead of time that [`rename`](Self::rename) will turn into an instance's: v1 only, since v2 cannot
+    /// rename and makes its groups then. On a host with v2 only there is nothing to prepare.
+    pub fn create_spare(&self, name: &str) -> Result<Group, CgroupError> {
+        checked(name)?;
+        let group = self.group(name);
+        group.make_v1()?;
+        Ok(group)
+    }
+
+    /// Gives a group another name: a [spare](Self::create_spare) becomes an instance's.
     ///
     /// v1 groups are renamed with what is in them (13 µs each). v2 has no rename: the new group is made and the old
     /// one, which must be empty, removed; any limits on it are forgotten. On an error the old name stays.

@@ -84,13 +84,11 @@ impl Group {
     /// Source: kernel, admin-guide/cgroup-v2, "Model of Delegation"; LXC does the same on v1.
     pub fn delegate(&self, uid: u32) -> Result<(), CgroupError> {
         for home in &self.homes.v1 {
-            let payload = self.v1_leaf(&home.dir, Leaf::Payload);
-            for file in ["", "cgroup.procs", "tasks"] {
-                knob::chown(&payload.join(file), uid, uid)?;
-            }
+            delegate_v1(&self.v1_leaf(&home.dir, Leaf::Payload), uid)?;
         }
         if let Some(payload) = self.v2_dir(Leaf::Payload) {
-            for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+            knob::chown(&payload, uid, uid)?;
+            for file in ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
                 knob::chown(&payload.join(file), uid, uid)?;
             }
         }
@@ -98,14 +96,16 @@ impl Group {
     }
 
     pub(crate) fn make(&self) -> Result<(), CgroupError> {
+        self.make_v1()?;
+        self.make_v2().inspect_err(|_| self.unmake_v1(self.homes.v1.len()))
+    }
+
+    pub(crate) fn make_v1(&self) -> Result<(), CgroupError> {
         for (made, home) in self.homes.v1.iter().enumerate() {
             let base = home.dir.join(&self.name);
-            if let Err(error) = make_dirs(&base, &V1_LEAVES, "") {
-                self.unmake_v1(made);
-                return Err(error);
-            }
+            make_dirs(&base, &V1_LEAVES, "").inspect_err(|_| self.unmake_v1(made))?;
         }
-        self.make_v2().inspect_err(|_| self.unmake_v1(self.homes.v1.len()))
+        Ok(())
     }
 
     pub(crate) fn make_v2(&self) -> Result<(), CgroupError> {
@@ -137,6 +137,11 @@ impl Group {
         let v2 = self.v2_base().map_or(Ok(()), |base| remove_tree(&base, &V2_LEAVES, deadline));
         result.and(v2)
     }
+}
+
+pub(crate) fn delegate_v1(payload: &Path, uid: u32) -> Result<(), CgroupError> {
+    knob::chown(payload, uid, uid)?;
+    ["cgroup.procs", "tasks"].iter().try_for_each(|file| knob::chown(&payload.join(file), uid, uid))
 }
 
 /// A group and its leaves; on an error nothing of it stays.

@@ -95,6 +95,23 @@ impl CgroupMount {
     }
 }
 
+/// The group that a process is in, from its `/proc/PID/cgroup` (cgroups(7)): the path on v2, else in systemd's hierarchy.
+///
+/// A daemon that systemd started with `Delegate=yes` makes its parent group beneath this one; `None` is the root, as
+/// without systemd.
+pub fn own_group(text: &str) -> Option<String> {
+    let path = |wanted: &str| {
+        let lines = text.lines().map(|line| line.splitn(3, ':').collect::<Vec<_>>());
+        let mut paths = lines.filter_map(|fields| match fields[..] {
+            [_, label, path] if label == wanted => Some(path.trim_start_matches('/').to_owned()),
+            _ => None,
+        });
+        // A path with `..` is outside our cgroup namespace: not ours to write beneath.
+        paths.next().filter(|path| !path.is_empty() && !path.split('/').any(|part| part == ".."))
+    };
+    path("").or_else(|| path("name=systemd"))
+}
+
 /// Undoes the kernel's octal escapes of space, tab, newline and backslash.
 fn unescape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -157,6 +174,19 @@ mod tests {
         let layout = Layout::from_mountinfo(&format!("{LEGACY}{unified}"));
         assert_eq!(layout.v2, Some("/sys/fs/cgroup/unified".into()));
         assert_eq!(layout.v1.len(), 3);
+    }
+
+    #[test]
+    fn the_own_group_under_systemd_is_found_in_every_layout() {
+        let scope = Some("system.slice/stapes.service".to_owned());
+        assert_eq!(own_group("0::/system.slice/stapes.service\n"), scope);
+        let legacy = "9:memory:/system.slice\n1:name=systemd:/system.slice/stapes.service\n";
+        assert_eq!(own_group(legacy), scope);
+        assert_eq!(own_group(&format!("{legacy}0::/\n")), scope);
+        assert_eq!(own_group("0::/a:b/c\n"), Some("a:b/c".to_owned()));
+        for none in ["0::/\n", "1:name=systemd:/\n0::/\n", "0::/../init\n", ""] {
+            assert_eq!(own_group(none), None, "{none}");
+        }
     }
 
     #[test]

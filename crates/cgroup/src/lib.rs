@@ -18,12 +18,18 @@
 #![forbid(unsafe_code)]
 
 mod cgroups;
+mod devices;
 mod error;
 mod group;
 mod knob;
 mod layout;
+mod limits;
+mod tasks;
+mod usage;
 
 pub use cgroups::{Cgroups, Kind};
+pub use devices::{DEFAULT_DEVICES, DeviceAccess, DeviceKind, DeviceRule, device_program};
 pub use error::CgroupError;
 pub use group::{Group, Leaf};
-pub use layout::{Hierarchy, Layout};
+pub use layout::{Hierarchy, Layout, own_group};
+pub use usage::Pressure;

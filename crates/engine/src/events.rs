@@ -85,9 +85,7 @@ impl Events {
             "project": project,
         });
         let text: Arc<str> = event.to_string().into();
-        if let Err(error) = self.journal.append_event(&text) {
-            tracing::warn!(%error, "an event could not be kept for replay");
-        }
+        self.journal.append_event(&text);
         // Nobody listening is no error.
         let _ = self.sender.send(Event { kind, project: project.to_owned(), text });
     }

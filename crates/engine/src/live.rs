@@ -69,7 +69,11 @@ impl LiveInstance {
 
     /// Reads events until the instance is gone; returns its exit, or `None` when only its shim was lost.
     pub async fn watch(self: Arc<Self>) -> std::io::Result<Option<Exit>> {
-        let source = AsyncFd::with_interest(EventSource(Arc::clone(&self.running)), tokio::io::Interest::READABLE)?;
+        let source = EventSource(Arc::clone(&self.running));
+        // `EventSource` keeps the descriptor open for as long as the registration lives, which is what the newer,
+        // unsafe constructor asks its caller to promise.
+        #[allow(deprecated)]
+        let source = AsyncFd::with_interest(source, tokio::io::Interest::READABLE)?;
         loop {
             let mut ready = source.readable().await?;
             while let Some(event) = self.running.next_event() {

@@ -58,6 +58,17 @@ impl Paths {
         self.state.join("logs").join(id.as_str())
     }
 
+    /// Makes the directories that an instance's driver fills; repeating it changes nothing.
+    pub fn ensure_instance(&self, id: &InstanceId) -> crate::Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        for directory in [self.instance_run(id), self.instance_log(id)] {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|error| {
+                crate::Error::failed(format!("failed to make {}", directory.display()), error)
+            })?;
+        }
+        Ok(())
+    }
+
     /// Directories that must exist before anything else, with the mode of each.
     pub fn skeleton(&self) -> Vec<(PathBuf, u32)> {
         let at = |name: &str| self.state.join(name);

@@ -4,14 +4,18 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod expand;
+pub mod filter;
 mod id;
 mod idmap;
+pub mod keys;
 mod limits;
 mod name;
 mod size;
 pub mod state;
 
 pub use error::ErrorKind;
+pub use expand::{Config, Devices, expand};
 pub use id::InstanceId;
 pub use idmap::{IdMap, IdRange};
 pub use limits::{Limits, Rlimit, Usage};

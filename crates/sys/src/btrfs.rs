@@ -26,6 +26,7 @@ const QGROUP_STATUS_SIMPLE: u64 = 1 << 3;
 
 const ROOT_TREE: u64 = 1;
 const QUOTA_TREE: u64 = 8;
+const ROOT_ITEM_KEY: u32 = 132;
 const ROOT_REF_KEY: u32 = 156;
 const QGROUP_STATUS_KEY: u32 = 240;
 const QGROUP_INFO_KEY: u32 = 242;
@@ -200,6 +201,14 @@ pub fn children(any: impl AsFd, parent: u64) -> io::Result<Vec<Child>> {
         }
     })?;
     Ok(found)
+}
+
+/// Whether the subvolume is there; one that was removed is until its space is freed.
+pub fn subvolume_exists(any: impl AsFd, id: u64) -> io::Result<bool> {
+    let mut exists = false;
+    let range = Range { tree: ROOT_TREE, object: id, first_type: ROOT_ITEM_KEY, last_type: ROOT_ITEM_KEY };
+    search(any.as_fd(), range, |_| exists = true)?;
+    Ok(exists)
 }
 
 /// How a file system counts space.

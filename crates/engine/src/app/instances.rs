@@ -1,6 +1,5 @@
 //! Looking at instances: profiles merged in, validity as a whole, the copy that a client may edit.
 
-use stapes_device::Device;
 use stapes_model::{ProfileName, ProjectName};
 
 use crate::{
@@ -29,19 +28,9 @@ pub struct InstanceEdit {
 impl Expanded {
     /// Merges in the order of the profiles, the instance last.
     pub fn merge<'a>(profiles: impl IntoIterator<Item = &'a records::Profile>, instance: &records::Instance) -> Self {
-        let mut merged = Self::default();
-        for profile in profiles {
-            merged.config.extend(profile.config.clone());
-            merged.devices.extend(profile.devices.clone());
-        }
-        merged.config.extend(instance.config.clone());
-        merged.devices.extend(instance.devices.clone());
-        merged
-    }
-
-    /// The devices as types.
-    pub fn parsed(&self) -> Result<Vec<Device>> {
-        self.devices.iter().map(|(name, config)| Ok(stapes_device::parse(name, config)?)).collect()
+        let layers = profiles.into_iter().map(|profile| (&profile.config, &profile.devices));
+        let (config, devices) = stapes_model::expand(layers, (&instance.config, &instance.devices));
+        Self { config, devices }
     }
 }
 
@@ -74,12 +63,11 @@ impl Engine {
         instance: &records::Instance,
         profiles: &[records::Profile],
     ) -> Result<Expanded> {
+        stapes_model::keys::validate_instance_config(instance.kind, &instance.config)?;
         let expanded = Expanded::merge(profiles, instance);
-        stapes_model::keys::validate_instance_config(instance.kind, &expanded.config)?;
+        stapes_model::keys::validate_profile_config(&expanded.config)?;
         self.limits(&expanded.config)?;
-        let devices = expanded.parsed()?;
-        stapes_device::validate_set(&devices)?;
-        self.check_references(&devices)?;
+        self.check_references(&stapes_device::requests(&expanded.devices)?)?;
         Ok(expanded)
     }
 

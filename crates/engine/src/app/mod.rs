@@ -52,8 +52,20 @@ pub fn with_project(url: String, project: &ProjectName) -> String {
     if project.as_str() == "default" { url } else { format!("{url}?project={project}") }
 }
 
+/// A task about all instances of a project.
+pub fn bulk_task(description: &'static str, project: &ProjectName, requestor: Option<Requestor>) -> Spec {
+    Spec {
+        class: Class::Task,
+        description,
+        project: project.to_string(),
+        resources: BTreeMap::new(),
+        requestor,
+        may_cancel: false,
+    }
+}
+
 /// A task about one instance.
-pub(crate) fn instance_task(
+pub fn task(
     description: &'static str,
     project: &ProjectName,
     name: &InstanceName,

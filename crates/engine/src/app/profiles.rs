@@ -1,6 +1,6 @@
 //! Profiles: make, change, rename, delete; and what a change means for the instances that use them.
 
-use stapes_model::{InstanceType, ProfileName, ProjectName};
+use stapes_model::{ProfileName, ProjectName};
 use stapes_store::{Check, Transaction};
 
 use crate::{
@@ -104,12 +104,7 @@ fn check_profile(config: &Config, devices: &Devices) -> Result<()> {
     if let Some(key) = config.keys().find(|key| key.starts_with("volatile.") || key.starts_with("image.")) {
         return Err(Error::invalid(key, "belongs to one instance and cannot be part of a profile"));
     }
-    let container = stapes_model::keys::validate_instance_config(InstanceType::Container, config);
-    if let Err(error) = container
-        && stapes_model::keys::validate_instance_config(InstanceType::VirtualMachine, config).is_err()
-    {
-        return Err(error.into());
-    }
+    stapes_model::keys::validate_profile_config(config)?;
     for (name, device) in devices {
         stapes_device::parse(name, device)?;
     }

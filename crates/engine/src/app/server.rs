@@ -15,7 +15,7 @@ impl Engine {
     /// Replaces the server's configuration; an empty value unsets its key.
     pub fn update_server(&self, mut config: Config) -> Result<()> {
         config.retain(|_, value| !value.is_empty());
-        stapes_model::keys::validate_server_config(&config)?;
+        stapes_model::keys::validate_config(stapes_model::keys::Tables::SERVER, &config)?;
         let revision: Option<Revision> = self.index.read().server.as_ref().map(|server| server.revision);
         let record = records::Server { config };
         let check = match revision {

@@ -112,6 +112,8 @@ struct Inner {
     state: Mutex<State>,
     finished: watch::Sender<bool>,
     canceled: watch::Sender<bool>,
+    /// Whether an intent was written: a second plan of the same operation is a step of it.
+    begun: std::sync::atomic::AtomicBool,
     registry: Operations,
 }
 
@@ -176,6 +178,11 @@ impl Operation {
     /// reboot.
     pub fn intent(&self, kind: &str, plan: &impl Serialize, durable: bool) -> Result<()> {
         let plan = serde_json::to_value(plan).map_err(|error| Error::failed("failed to write down the plan", error))?;
+        if self.inner.begun.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            self.inner.registry.journal().step(&self.inner.id, kind, plan, durable)?;
+            crate::failpoint::reached(kind);
+            return Ok(());
+        }
         let intent =
             stapes_journal::Intent { operation: self.inner.id.clone(), kind: kind.to_owned(), plan, durable };
         self.inner.registry.journal().begin(&intent)?;

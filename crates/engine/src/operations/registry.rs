@@ -64,6 +64,7 @@ impl Operations {
             state: Mutex::new(state),
             finished: watch::channel(false).0,
             canceled: watch::channel(false).0,
+            begun: std::sync::atomic::AtomicBool::new(false),
             registry: self.clone(),
         };
         let operation = Operation { inner: Arc::new(inner) };

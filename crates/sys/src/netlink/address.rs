@@ -103,7 +103,7 @@ impl Netlink {
     /// All addresses inside the namespace with that number, asked through this socket.
     pub fn addresses_in(&mut self, netns_id: i32) -> io::Result<Vec<AddressInfo>> {
         self.begin(RTM_GETADDR, NLM_F_DUMP, &[0; 8]).attr_i32(IFA_TARGET_NETNSID, netns_id);
-        self.dump("RTM_GETADDR", format_args!("netns {netns_id}"), read_address)
+        self.small_dump("RTM_GETADDR", format_args!("netns {netns_id}"), read_address)
     }
 }
 

@@ -20,6 +20,7 @@ mod codec;
 mod link;
 mod namespace;
 mod neighbour;
+mod nftables;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ mod tests;
 pub use address::{AddressInfo, Scope};
 pub use link::{BridgeSpec, LinkInfo, LinkStats, OperState, VethSpec};
 pub use neighbour::{NeighbourInfo, NeighbourSpec};
+pub use nftables::{Nftables, TableInfo};
 pub use route::{RouteInfo, RouteSpec};
 
 use codec::{Message, Request};
@@ -78,24 +80,51 @@ pub fn is_absent(error: &io::Error) -> bool {
     matches!(errno(error), Some(libc::ENODEV | libc::ENOENT | libc::ESRCH | libc::EADDRNOTAVAIL))
 }
 
+/// Reads `bytes` as every kind of answer and forgets them: the entry for the fuzzer.
+#[doc(hidden)]
+pub fn read_anything(bytes: &[u8]) {
+    for message in codec::messages(bytes) {
+        let _ = codec::extended_ack(&message);
+        let payload = message.payload;
+        let _ = (link::read_link(payload), address::read_address(payload), route::read_route(payload));
+        let _ = (neighbour::read_neighbour(payload), nftables::read_table(payload));
+    }
+}
+
 /// A route socket of the calling thread's network namespace. Not shared between threads: one each.
 #[derive(Debug)]
 pub struct Netlink {
     socket: OwnedFd,
     request: Request,
     answer: Vec<u8>,
+    /// How much of `answer` the running request uses.
+    room: usize,
+    /// The largest message that did not fit, rounded up; 0 for none.
+    room_seen: usize,
     sequence: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    One,
+    Dump,
+    SmallDump,
 }
 
 impl Netlink {
     /// Opens the socket, with strict checking of dump requests (Linux 4.20) and explained errors (4.12).
     pub fn open() -> io::Result<Self> {
-        let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+        // NETLINK_ROUTE is protocol 0.
+        Self::open_protocol(None)
+    }
+
+    fn open_protocol(protocol: Option<rustix::net::Protocol>) -> io::Result<Self> {
+        let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         rustix::net::bind(&socket, &netlink::SocketAddrNetlink::new(0, 0))?;
         for option in [libc::NETLINK_CAP_ACK, libc::NETLINK_EXT_ACK, libc::NETLINK_GET_STRICT_CHK] {
             enable(&socket, option)?;
         }
-        Ok(Self { socket, request: Request::default(), answer: Vec::new(), sequence: 0 })
+        Ok(Self { socket, request: Request::default(), answer: Vec::new(), room: 0, room_seen: 0, sequence: 0 })
     }
 
     /// Starts a request in the reused buffer. Always acknowledged: that is how the end of an answer is known.
@@ -105,7 +134,7 @@ impl Netlink {
 
     /// Sends the request and waits for its acknowledgement.
     fn acknowledge(&mut self, name: &'static str, subject: impl fmt::Display) -> io::Result<()> {
-        self.converse(ANSWER_BYTES, name, subject, |_| Some(())).map(|_| ())
+        self.converse(Answer::One, name, subject, |_| Some(())).map(|_| ())
     }
 
     /// Sends a request that has exactly one answer; `read` takes it apart.
@@ -115,7 +144,7 @@ impl Netlink {
         subject: impl fmt::Display,
         read: impl FnMut(&[u8]) -> Option<T>,
     ) -> io::Result<T> {
-        let found = self.converse(ANSWER_BYTES, name, subject, read)?;
+        let found = self.converse(Answer::One, name, subject, read)?;
         found.into_iter().next().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{name}: no answer")))
     }
 
@@ -126,19 +155,31 @@ impl Netlink {
         subject: impl fmt::Display,
         read: impl FnMut(&[u8]) -> Option<T>,
     ) -> io::Result<Vec<T>> {
-        self.converse(DUMP_BYTES, name, subject, read)
+        self.converse(Answer::Dump, name, subject, read)
+    }
+
+    /// A dump of a handful of entries: the kernel makes its buffers as large as ours, so a small one is cheaper.
+    fn small_dump<T>(
+        &mut self,
+        name: &'static str,
+        subject: impl fmt::Display,
+        read: impl FnMut(&[u8]) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
+        self.converse(Answer::SmallDump, name, subject, read)
     }
 
     fn converse<T>(
         &mut self,
-        room: usize,
+        kind: Answer,
         name: &'static str,
         subject: impl fmt::Display,
         mut read: impl FnMut(&[u8]) -> Option<T>,
     ) -> io::Result<Vec<T>> {
-        let is_dump = room == DUMP_BYTES;
+        let is_dump = kind != Answer::One;
+        let room = if kind == Answer::Dump { DUMP_BYTES } else { ANSWER_BYTES };
         for tries_left in (0..DUMP_TRIES).rev() {
-            self.send(room)?;
+            self.room = room.max(self.room_seen);
+            self.send()?;
             let mut found = Vec::new();
             match self.receive(&mut |message| found.extend(read(message.payload))) {
                 Ok(Finished { interrupted, .. }) if is_dump && interrupted && tries_left > 0 => continue,
@@ -159,10 +200,10 @@ impl Netlink {
         Err(io::Error::from_raw_os_error(libc::EINTR))
     }
 
-    fn send(&mut self, room: usize) -> io::Result<()> {
+    fn send(&mut self) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        if self.answer.len() < room {
-            self.answer.resize(room, 0);
+        if self.answer.len() < self.room {
+            self.answer.resize(self.room, 0);
         }
         let datagram = self.request.finish(self.sequence);
         loop {
@@ -178,14 +219,14 @@ impl Netlink {
     fn receive(&mut self, take: &mut dyn FnMut(&Message<'_>)) -> io::Result<Finished> {
         let mut interrupted = false;
         loop {
-            let length = match rustix::net::recv(&self.socket, &mut self.answer[..], RecvFlags::TRUNC) {
+            let length = match rustix::net::recv(&self.socket, &mut self.answer[..self.room], RecvFlags::TRUNC) {
                 Ok((_, length)) => length,
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             };
-            if length > self.answer.len() {
-                // The rest is lost. Make room, so that the caller's next try fits.
-                self.answer.resize(length.next_power_of_two(), 0);
+            if length > self.room {
+                // The rest is lost. Make room, so that the next try fits.
+                self.room_seen = length.next_power_of_two();
                 return Err(io::Error::from_raw_os_error(libc::ENOBUFS));
             }
             // What an abandoned dump left in the queue carries another sequence number.

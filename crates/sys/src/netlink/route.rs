@@ -40,11 +40,18 @@ pub struct RouteInfo {
     pub table: u32,
     /// RTN_*: 1 is unicast, 2 local, 3 broadcast.
     pub kind: u8,
+    /// RTPROT_*: 2 is the kernel's own, 4 static, as `add_route` makes them.
+    pub protocol: u8,
 }
 
 impl RouteInfo {
     pub fn is_unicast(&self) -> bool {
         self.kind == RTN_UNICAST
+    }
+
+    /// Made by `add_route` (or by another who says static), not by the kernel or a routing daemon.
+    pub fn is_static(&self) -> bool {
+        self.protocol == RTPROT_STATIC
     }
 }
 
@@ -117,6 +124,7 @@ pub(super) fn read_route(payload: &[u8]) -> Option<RouteInfo> {
         index: None,
         table: u32::from(codec::u8_at(payload, 4)?),
         kind: codec::u8_at(payload, 7)?,
+        protocol: codec::u8_at(payload, 5)?,
     };
     for (kind, value) in codec::attributes(payload.get(12..)?) {
         match kind {

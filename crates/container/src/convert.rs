@@ -1,0 +1,127 @@
+//! Between the driver contract's words and the wire's.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, Write},
+    os::fd::OwnedFd,
+};
+
+use stapes_instance::{
+    DriverError, Event, ExitReason, ExitStatus, FileKind, FileMeta, FileReply, FileRequest, WriteMode,
+};
+use stapes_model::InstanceId;
+use stapes_shim_api as wire;
+
+/// The request and, for a replacement, its content in a file of memory.
+pub fn file_op(request: &FileRequest) -> io::Result<(wire::FileOp, Option<OwnedFd>)> {
+    use FileRequest as R;
+    let path = path(request).to_owned();
+    let op = match request.clone() {
+        R::Stat { .. } => wire::FileOp::Stat { path },
+        R::Read { .. } => wire::FileOp::Read { path },
+        R::Write { how, uid, gid, mode, .. } => {
+            let how = match how {
+                WriteMode::Overwrite => wire::WriteMode::Overwrite,
+                WriteMode::Append => wire::WriteMode::Append,
+            };
+            wire::FileOp::Write { path, how, uid, gid, mode }
+        }
+        R::MakeDirectory { uid, gid, mode, .. } => wire::FileOp::MakeDirectory { path, uid, gid, mode },
+        R::MakeSymlink { target, uid, gid, .. } => wire::FileOp::MakeSymlink { path, target, uid, gid },
+        R::Remove { recursive, .. } => wire::FileOp::Remove { path, recursive },
+        R::Replace { uid, gid, mode, content, .. } => {
+            let memory = rustix::fs::memfd_create("content", rustix::fs::MemfdFlags::CLOEXEC)?;
+            let mut file = File::from(memory);
+            file.write_all(&content)?;
+            return Ok((wire::FileOp::Replace { path, uid, gid, mode }, Some(file.into())));
+        }
+    };
+    Ok((op, None))
+}
+
+pub fn path(request: &FileRequest) -> &str {
+    use FileRequest as R;
+    match request {
+        R::Stat { path }
+        | R::Read { path }
+        | R::Write { path, .. }
+        | R::MakeDirectory { path, .. }
+        | R::MakeSymlink { path, .. }
+        | R::Remove { path, .. }
+        | R::Replace { path, .. } => path,
+    }
+}
+
+fn meta(meta: wire::FileMeta) -> FileMeta {
+    let kind = match meta.kind {
+        wire::FileKind::File => FileKind::File,
+        wire::FileKind::Directory => FileKind::Directory,
+        wire::FileKind::Symlink => FileKind::Symlink,
+        wire::FileKind::Other => FileKind::Other,
+    };
+    FileMeta { kind, uid: meta.uid, gid: meta.gid, mode: meta.mode, size: meta.size, modified: meta.modified }
+}
+
+pub fn file_reply(path: &str, answer: wire::FileAnswer, fd: Option<OwnedFd>) -> Result<FileReply, DriverError> {
+    let missing =
+        || DriverError::Other { doing: format!("{path}: the answer came without its descriptor"), source: None };
+    Ok(match answer {
+        wire::FileAnswer::Done => FileReply::Done,
+        wire::FileAnswer::Meta(found) => FileReply::Meta(meta(found)),
+        wire::FileAnswer::Link { target, meta: found } => FileReply::Link { target, meta: meta(found) },
+        wire::FileAnswer::Opened(found) => FileReply::Opened { fd: fd.ok_or_else(missing)?, meta: meta(found) },
+        wire::FileAnswer::Listed(found) => {
+            let mut file = File::from(fd.ok_or_else(missing)?);
+            let mut bytes = Vec::new();
+            file.rewind()
+                .and_then(|()| file.read_to_end(&mut bytes))
+                .map_err(|error| DriverError::other(format!("failed to read the names in {path}"), error))?;
+            let mut names: Vec<String> = bytes
+                .split(|byte| *byte == 0)
+                .filter(|name| !name.is_empty())
+                .map(|name| String::from_utf8_lossy(name).into_owned())
+                .collect();
+            names.sort_unstable();
+            FileReply::Listed { names, meta: meta(found) }
+        }
+    })
+}
+
+pub fn exit_status(status: wire::ExitStatus) -> ExitStatus {
+    match status {
+        wire::ExitStatus::Code(code) => ExitStatus::Code(code),
+        wire::ExitStatus::Signal(signal) => ExitStatus::Signal(signal),
+        wire::ExitStatus::Unknown => ExitStatus::Unknown,
+    }
+}
+
+pub fn event(event: wire::Event) -> Event {
+    match event {
+        wire::Event::ExecExited { exec, status } => Event::ExecExited { exec, status: exit_status(status) },
+        wire::Event::Exited { reason, status } => {
+            let reason = match reason {
+                wire::ExitReason::Halt => ExitReason::Halt,
+                wire::ExitReason::Reboot => ExitReason::Reboot,
+                wire::ExitReason::Killed => ExitReason::Killed,
+            };
+            Event::Exited { reason, status: exit_status(status) }
+        }
+    }
+}
+
+/// What went wrong, for a caller who asked about `id` and `subject` (a path or a program).
+pub fn failure(id: InstanceId, subject: &str, failure: wire::Failure) -> DriverError {
+    use wire::FailureKind as K;
+    let wire::Failure { kind, message, errno, code } = failure;
+    match kind {
+        K::Start => DriverError::Start { id, step: message, source: None },
+        K::Command => DriverError::Command { command: subject.to_owned(), reason: message, code },
+        K::File => DriverError::File { path: subject.to_owned(), reason: message, errno },
+        K::State => DriverError::NotRunning { id },
+        K::Unsupported => DriverError::Unsupported {
+            what: format!("this request of instance {id}"),
+            reason: format!("its shim is older than the daemon; restart the instance ({message})"),
+        },
+        K::TimedOut | K::Other => DriverError::Other { doing: message, source: None },
+    }
+}

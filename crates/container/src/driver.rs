@@ -1,0 +1,349 @@
+//! The driver itself: start, adopt, sweep.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::Duration,
+};
+
+use rustix::fs::{Mode, OFlags};
+use stapes_cgroup::{Cgroups, Group, Leaf};
+use stapes_instance::{Driver, DriverError, FileReply, FileRequest, Plan, Running, SpawnService};
+use stapes_model::{InstanceId, InstanceType};
+use stapes_shim_api::{NurseryReply, NurseryRequest, Reply, Request, SHIM_SOCKET, Status, Takeover, VERSION};
+use stapes_sys::socket;
+
+use crate::{
+    convert,
+    nursery::Nursery,
+    registry::{Held, Registry},
+    render::{self, Host},
+    running::Container,
+    warm::{Maker, PREFIX, Pool, Warm, join_files},
+    wire::{AskError, Connection},
+};
+
+/// A little more than the shim's own.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
+const FILE_PATIENCE: Duration = Duration::from_secs(35);
+
+/// How a driver is set up.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The `stapes-shim` program.
+    pub shim: PathBuf,
+    /// The daemon's directory for sockets; erased by a reboot.
+    pub run_dir: PathBuf,
+    /// Parent of the instances' control groups: a name, or under systemd the path of a delegated group.
+    pub cgroup_parent: String,
+    /// Spare shims kept ready; 0 makes each when it is needed, which costs some 10 ms more.
+    pub warm: usize,
+}
+
+/// Makes containers run.
+pub struct ContainerDriver {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    cgroups: Cgroups,
+    nursery: Arc<Nursery>,
+    pool: Pool,
+    registry: Registry,
+    host: Host,
+}
+
+impl ContainerDriver {
+    /// Makes the parent groups, and begins to fill the pool of spare shims in the background.
+    pub fn open(settings: Settings) -> Result<Self, DriverError> {
+        let doing = || format!("failed to set up control groups beneath {}", settings.cgroup_parent);
+        let cgroups = Cgroups::open(&settings.cgroup_parent).map_err(|error| DriverError::other(doing(), error))?;
+        let nursery = Arc::new(Nursery::new(settings.shim, settings.run_dir));
+        let maker = Arc::new(Maker::new(cgroups.clone(), Arc::clone(&nursery)));
+        let pool = Pool::new(maker, settings.warm);
+        let inner = Inner { cgroups, nursery, pool, registry: Registry::default(), host: Host::probe() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Spare shims that are ready now.
+    pub fn warm(&self) -> usize {
+        self.inner.pool.ready()
+    }
+}
+
+fn start_error(id: InstanceId, step: &str, source: impl std::error::Error + Send + Sync + 'static) -> DriverError {
+    DriverError::Start { id, step: step.to_owned(), source: Some(Box::new(source)) }
+}
+
+impl Inner {
+    /// Makes room for a new run of `id`: an ended one whose exit nobody took is taken now.
+    fn retire(&self, id: InstanceId, run_dir: &Path) -> Result<(), DriverError> {
+        if let Ok(Some(old)) = Connection::open(run_dir, SHIM_SOCKET) {
+            match old.ask(&Request::Status, &[], PATIENCE) {
+                Ok((Reply::Status(Status { exited: None, .. }), _)) => {
+                    let step = "it is running already".to_owned();
+                    return Err(DriverError::Start { id, step, source: None });
+                }
+                _ => drop(old.ask::<_, Reply>(&Request::AcknowledgeExit, &[], PATIENCE)),
+            }
+        }
+        self.registry.retire(id);
+        let result = self.clean(id);
+        self.registry.end_cleaning(id);
+        result.map_err(|error| start_error(id, "failed to remove control groups of an earlier run", error))
+    }
+
+    fn clean(&self, id: InstanceId) -> Result<(), stapes_cgroup::CgroupError> {
+        let group = self.cgroups.group(id.as_str());
+        group.kill()?;
+        group.remove()
+    }
+
+    /// Removes the groups of an ended run on a thread of its own.
+    pub fn clean_later(self: &Arc<Self>, id: InstanceId, run: u64) {
+        if !self.registry.begin_cleaning(id, run) {
+            return;
+        }
+        let inner = Arc::clone(self);
+        std::thread::spawn(move || {
+            if let Err(error) = inner.clean(id) {
+                tracing::warn!(%id, error = &error as &dyn std::error::Error, "control groups stay behind");
+            }
+            inner.registry.end_cleaning(id);
+        });
+    }
+
+    fn run(self: &Arc<Self>, plan: &Plan, warm: &Warm, group: &Group) -> Result<Arc<dyn Running>, DriverError> {
+        let id = plan.id;
+        let mut start = render::start(plan, &self.host)?;
+        render::place(&mut start, group);
+        let limited = |error| start_error(id, "failed to set its limits", error);
+        group.delegate(plan.idmap.root()).map_err(limited)?;
+        group.apply_to_new(&plan.limits).map_err(limited)?;
+        if !plan.nodes.is_empty() || !self.pool.v1_devices() {
+            group.allow_devices(&render::device_rules(plan)).map_err(limited)?;
+        }
+        let directories = v2_directories(group).map_err(|error| start_error(id, "failed to open its groups", error))?;
+        let fds: Vec<_> = directories.iter().map(AsFd::as_fd).collect();
+        let reply = warm.control.ask(&Request::Start(Box::new(start)), &fds, START_PATIENCE);
+        match reply {
+            Ok((Reply::Status(status), fds)) => Ok(self.handle(id, &plan.run_dir, status, fds, None)?),
+            Ok((Reply::Failed(failure), _)) => Err(DriverError::Start { id, step: failure.message, source: None }),
+            Ok(_) => Err(DriverError::Start { id, step: "its shim gave a strange answer".to_owned(), source: None }),
+            Err(AskError::Silent { seconds }) => Err(DriverError::ShimSilent { seconds }),
+            Err(error) => Err(start_error(id, "its shim did not answer", error)),
+        }
+    }
+
+    /// A handle from a status and the duplicates of pidfd and console.
+    fn handle(
+        self: &Arc<Self>,
+        id: InstanceId,
+        run_dir: &Path,
+        status: Status,
+        fds: Vec<OwnedFd>,
+        idle: Option<Connection>,
+    ) -> Result<Arc<dyn Running>, DriverError> {
+        let mut fds = fds.into_iter();
+        let pidfd = fds.next().ok_or(DriverError::ShimGone { id })?;
+        let held = Arc::new(Held { status, pidfd, console: fds.next() });
+        let events = Connection::open(run_dir, SHIM_SOCKET)
+            .map_err(|error| DriverError::other(format!("failed to listen to the shim of {id}"), error))?
+            .ok_or(DriverError::ShimGone { id })?;
+        events.send(&Request::Subscribe, &[]).map_err(|_| DriverError::ShimGone { id })?;
+        let run = self.registry.enter(id, Arc::clone(&held));
+        Ok(Arc::new(Container {
+            inner: Arc::clone(self),
+            id,
+            run,
+            run_dir: run_dir.to_owned(),
+            held,
+            group: self.cgroups.group(id.as_str()),
+            events: events.0,
+            idle: Mutex::new(idle),
+            over: AtomicBool::new(false),
+        }))
+    }
+
+    /// Puts a new shim in the place of one that died, with what this daemon holds duplicates of.
+    fn replace_shim(
+        self: &Arc<Self>,
+        id: InstanceId,
+        run_dir: &Path,
+        held: &Held,
+    ) -> Result<Arc<dyn Running>, DriverError> {
+        let failed = |error: AskError| DriverError::other(format!("failed to replace the shim of {id}"), error);
+        let group = self.cgroups.group(id.as_str());
+        let control = self.nursery.fork_shim(Vec::new(), join_files(&group, Leaf::Exec))?;
+        let directories = v2_directories(&group).map_err(|error| failed(AskError::Io(error)))?;
+        let takeover = Takeover { status: held.status.clone(), v2_directories: !directories.is_empty() };
+        let fds: Vec<BorrowedFd<'_>> = [Some(held.pidfd.as_fd()), held.console.as_ref().map(AsFd::as_fd)]
+            .into_iter()
+            .flatten()
+            .chain(directories.iter().map(AsFd::as_fd))
+            .collect();
+        match control.ask(&Request::Takeover(Box::new(takeover)), &fds, PATIENCE).map_err(failed)? {
+            (Reply::Status(status), fds) => self.handle(id, run_dir, status, fds, Some(control)),
+            (Reply::Failed(failure), _) => Err(convert::failure(id, "", failure)),
+            _ => Err(DriverError::ShimGone { id }),
+        }
+    }
+}
+
+/// Payload and exec directory of version 2, or none.
+fn v2_directories(group: &Group) -> io::Result<Vec<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    [Leaf::Payload, Leaf::Exec]
+        .into_iter()
+        .filter_map(|leaf| group.v2_dir(leaf))
+        .map(|dir| rustix::fs::open(dir, flags, Mode::empty()).map_err(io::Error::from))
+        .collect()
+}
+
+impl Driver for ContainerDriver {
+    fn kind(&self) -> InstanceType {
+        InstanceType::Container
+    }
+
+    fn start(&self, plan: &Plan) -> Result<Arc<dyn Running>, DriverError> {
+        let (inner, id) = (&self.inner, plan.id);
+        inner.registry.wait_for_cleaning(&id);
+        if Connection::open(&plan.run_dir, SHIM_SOCKET).is_ok_and(|found| found.is_some()) {
+            inner.retire(id, &plan.run_dir)?;
+        }
+        let warm = inner.pool.take()?;
+        let renamed = inner.cgroups.rename(&warm.group, id.as_str()).or_else(|error| {
+            tracing::debug!(%id, error = &error as &dyn std::error::Error, "groups of an earlier run are in the way");
+            inner.retire(id, &plan.run_dir)?;
+            let doing = "failed to make its control groups";
+            inner.cgroups.rename(&warm.group, id.as_str()).map_err(|error| start_error(id, doing, error))
+        });
+        let (group, result) = match renamed {
+            Ok(group) => {
+                let result = inner.run(plan, &warm, &group);
+                (group, result)
+            }
+            Err(error) => (inner.cgroups.group(&warm.group), Err(error)),
+        };
+        if result.is_err() {
+            drop(warm);
+            if let Err(error) = group.kill().and_then(|()| group.remove()) {
+                tracing::warn!(%id, error = &error as &dyn std::error::Error, "control groups stay behind");
+            }
+            let _ = std::fs::remove_file(plan.run_dir.join(SHIM_SOCKET));
+        }
+        result
+    }
+
+    fn adopt(&self, id: &InstanceId, run_dir: &Path) -> Result<Option<Arc<dyn Running>>, DriverError> {
+        let (inner, id) = (&self.inner, *id);
+        let failed = |error: io::Error| DriverError::other(format!("failed to reach the shim of {id}"), error);
+        if let Some(connection) = Connection::open(run_dir, SHIM_SOCKET).map_err(failed)? {
+            let ask = |request| connection.ask::<_, Reply>(&request, &[], PATIENCE);
+            let greeted = ask(Request::Hello { version: VERSION }).is_ok();
+            if let (true, Ok((Reply::Status(status), _))) = (greeted, ask(Request::Status))
+                && let Ok((Reply::Descriptors, fds)) = ask(Request::Duplicates)
+            {
+                return inner.handle(id, run_dir, status, fds, Some(connection)).map(Some);
+            }
+        }
+        if let Some(held) = inner.registry.held(&id)
+            && !socket::wait_readable(&held.pidfd, Duration::ZERO).unwrap_or(true)
+        {
+            return inner.replace_shim(id, run_dir, &held).map(Some);
+        }
+        // Whatever still runs has lost its parent and everyone who held a handle to it.
+        inner.registry.retire(id);
+        let result = inner.clean(id);
+        inner.registry.end_cleaning(id);
+        result.map_err(|error| DriverError::other(format!("failed to clean up after instance {id}"), error))?;
+        let _ = std::fs::remove_file(run_dir.join(SHIM_SOCKET));
+        Ok(None)
+    }
+
+    fn sweep(&self, keep: &HashSet<InstanceId>) -> Result<Vec<String>, DriverError> {
+        let cgroups = &self.inner.cgroups;
+        let names = cgroups.list().map_err(|error| DriverError::other("failed to list control groups", error))?;
+        let own = format!("{PREFIX}{}-", std::process::id());
+        let mut removed = Vec::new();
+        for name in names {
+            let group = cgroups.group(&name);
+            let doomed = match name.parse::<InstanceId>() {
+                Ok(id) => !keep.contains(&id),
+                // Spares of a daemon that is gone; one that lives on (it relays streams) still has its embryos there.
+                Err(_) => {
+                    name.starts_with(PREFIX)
+                        && !name.starts_with(&own)
+                        && group.pids().is_ok_and(|pids| pids.is_empty())
+                }
+            };
+            if doomed {
+                group
+                    .kill()
+                    .and_then(|()| group.remove())
+                    .map_err(|error| DriverError::other(format!("failed to remove control group {name}"), error))?;
+                removed.push(format!("control group {name}"));
+            }
+        }
+        Ok(removed)
+    }
+
+    fn files_offline(&self, root: &Path, request: &FileRequest) -> Result<FileReply, DriverError> {
+        let path = convert::path(request);
+        let failed = |error: io::Error| DriverError::other(format!("failed to prepare a request on {path}"), error);
+        let root = socket::open_directory(root).map_err(failed)?;
+        let (op, content) = convert::file_op(request).map_err(failed)?;
+        let fds: Vec<_> = [Some(root.as_fd()), content.as_ref().map(AsFd::as_fd)].into_iter().flatten().collect();
+        // A connection of its own: the answer may take as long as the disk does.
+        match self.inner.nursery.connect()?.ask(&NurseryRequest::File { op }, &fds, FILE_PATIENCE) {
+            Ok((NurseryReply::File(answer), mut fds)) => convert::file_reply(path, answer, fds.pop()),
+            Ok((NurseryReply::Failed(failure), _)) => {
+                Err(DriverError::File { path: path.to_owned(), reason: failure.message, errno: failure.errno })
+            }
+            Ok(_) => {
+                Err(DriverError::Other { doing: format!("{path}: the nursery gave a strange answer"), source: None })
+            }
+            Err(AskError::Silent { seconds }) => Err(DriverError::ShimSilent { seconds }),
+            Err(error) => Err(DriverError::other(format!("failed to ask for {path}"), error)),
+        }
+    }
+
+    fn features(&self) -> BTreeMap<String, String> {
+        let mut features = self.inner.cgroups.describe();
+        let lxcfs = if self.inner.host.lxcfs { "used" } else { "not there: /proc shows the host's figures" };
+        features.insert("lxcfs".to_owned(), lxcfs.to_owned());
+        let born =
+            if self.inner.host.v1.is_empty() { "by CLONE_INTO_CGROUP" } else { "by an embryo (version 1 groups)" };
+        features.insert("container_start".to_owned(), born.to_owned());
+        features
+    }
+}
+
+impl SpawnService for ContainerDriver {
+    fn ensure_service(&self, name: &str, argv: &[String]) -> Result<u32, DriverError> {
+        let request = NurseryRequest::EnsureService { name: name.to_owned(), argv: argv.to_vec() };
+        match self.inner.nursery.ask(&request, &[])? {
+            NurseryReply::Pid(pid) => Ok(pid),
+            _ => Err(DriverError::Other { doing: format!("service {name}: a strange answer"), source: None }),
+        }
+    }
+
+    fn stop_service(&self, name: &str) -> Result<(), DriverError> {
+        self.inner.nursery.ask(&NurseryRequest::StopService { name: name.to_owned() }, &[]).map(drop)
+    }
+
+    fn signal_service(&self, name: &str, signal: i32) -> Result<(), DriverError> {
+        self.inner.nursery.ask(&NurseryRequest::SignalService { name: name.to_owned(), signal }, &[]).map(drop)
+    }
+
+    fn services(&self) -> Result<Vec<String>, DriverError> {
+        match self.inner.nursery.ask(&NurseryRequest::Services, &[])? {
+            NurseryReply::Names(names) => Ok(names),
+            _ => Err(DriverError::Other { doing: "a strange answer of the nursery".to_owned(), source: None }),
+        }
+    }
+}

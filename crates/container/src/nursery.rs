@@ -1,0 +1,107 @@
+//! The nursery as the driver sees it: found, or started, and asked.
+
+use std::{
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use stapes_instance::DriverError;
+use stapes_shim_api::{NURSERY_SOCKET, NurseryReply, NurseryRequest, VERSION};
+use stapes_sys::socket;
+
+use crate::wire::{AskError, Connection};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub struct Nursery {
+    program: PathBuf,
+    run_dir: PathBuf,
+    connection: Mutex<Option<Connection>>,
+}
+
+impl Nursery {
+    pub fn new(program: PathBuf, run_dir: PathBuf) -> Self {
+        Self { program, run_dir, connection: Mutex::new(None) }
+    }
+
+    /// Asks, starting a nursery where none of this build runs. An earlier one that died is replaced once.
+    pub fn ask(&self, request: &NurseryRequest, fds: &[BorrowedFd<'_>]) -> Result<NurseryReply, DriverError> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = AskError::Gone;
+        for _ in 0..2 {
+            let open = match connection.take() {
+                Some(open) => open,
+                None => self.connect()?,
+            };
+            match open.ask(request, fds, PATIENCE) {
+                Ok((NurseryReply::Failed(failure), _)) => {
+                    *connection = Some(open);
+                    return Err(DriverError::Other { doing: failure.message, source: None });
+                }
+                Ok((reply, _)) => {
+                    *connection = Some(open);
+                    return Ok(reply);
+                }
+                Err(AskError::Gone) => last = AskError::Gone,
+                Err(error) => {
+                    last = error;
+                    break;
+                }
+            }
+        }
+        Err(DriverError::other("failed to ask the shim nursery", last))
+    }
+
+    /// A connection of one's own, for what may take long.
+    pub fn connect(&self) -> Result<Connection, DriverError> {
+        let failed = |error: io::Error| DriverError::other("failed to reach the shim nursery", error);
+        if let Some(found) = Connection::open(&self.run_dir, NURSERY_SOCKET).map_err(failed)? {
+            match found.ask(&NurseryRequest::Hello { version: VERSION }, &[], PATIENCE) {
+                Ok((NurseryReply::Hello { build, .. }, _)) if Some(&build) == build_of(&self.program).as_ref() => {
+                    return Ok(found);
+                }
+                // Of another build: its shims live on, its services are started anew by whoever wants them.
+                _ => drop(found.ask::<_, NurseryReply>(&NurseryRequest::Quit, &[], PATIENCE)),
+            }
+        }
+        self.spawn()?;
+        Connection::open(&self.run_dir, NURSERY_SOCKET)
+            .map_err(failed)?
+            .ok_or_else(|| failed(io::ErrorKind::ConnectionRefused.into()))
+    }
+
+    fn spawn(&self) -> Result<(), DriverError> {
+        let doing = || format!("failed to start the shim nursery ({})", self.program.display());
+        std::fs::create_dir_all(&self.run_dir).map_err(|error| DriverError::other(doing(), error))?;
+        let mut command = Command::new(&self.program);
+        command.arg("--nursery").arg(&self.run_dir).stdin(Stdio::null()).stdout(Stdio::null()).env_clear();
+        match command.status() {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(DriverError::other(doing(), io::Error::other(status.to_string()))),
+            Err(error) => Err(DriverError::other(doing(), error)),
+        }
+    }
+
+    /// Forks a shim whose embryos join the given groups; returns the connection to it. They are there once it greets.
+    pub fn fork_shim(&self, join: Vec<String>, join_exec: Vec<String>) -> Result<Connection, DriverError> {
+        let failed = |error: io::Error| DriverError::other("failed to make a socket pair", error);
+        let (ours, theirs): (OwnedFd, OwnedFd) = socket::seqpacket_pair().map_err(failed)?;
+        self.ask(&NurseryRequest::Fork { join, join_exec }, &[theirs.as_fd()])?;
+        drop(theirs);
+        Ok(Connection(ours))
+    }
+}
+
+/// The same words as the nursery's own.
+fn build_of(program: &Path) -> Option<String> {
+    let meta = std::fs::metadata(program).ok()?;
+    Some(format!("{}-{}-{}.{}", env!("CARGO_PKG_VERSION"), meta.size(), meta.mtime(), meta.mtime_nsec()))
+}

@@ -1,0 +1,174 @@
+//! Spare shims, whose embryos have joined their groups ahead of time: joining costs an idle kernel 7 to 10 ms.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use stapes_cgroup::{Cgroups, DEFAULT_DEVICES, Group, Leaf};
+use stapes_instance::DriverError;
+use stapes_shim_api::{Reply, Request, VERSION};
+
+use crate::{nursery::Nursery, wire::Connection};
+
+/// Prefix of a spare group's name; no instance id has a hyphen.
+pub const PREFIX: &str = "warm-";
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long nothing is to be started before spares are made: a join holds the kernel's lock on every fork for those
+/// 10 ms, and the start that took the last spare is forking just then.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// The files that a process writes itself into in order to join.
+pub fn join_files(group: &Group, leaf: Leaf) -> Vec<String> {
+    group.join_paths(leaf).iter().map(|path| path.display().to_string()).collect()
+}
+
+/// A shim that waits for its instance.
+#[derive(Debug)]
+pub struct Warm {
+    pub group: String,
+    pub control: Connection,
+}
+
+#[derive(Debug)]
+pub struct Maker {
+    pub cgroups: Cgroups,
+    pub nursery: Arc<Nursery>,
+    /// Devices are version 1's.
+    pub v1_devices: bool,
+    next: AtomicU64,
+}
+
+impl Maker {
+    pub fn new(cgroups: Cgroups, nursery: Arc<Nursery>) -> Self {
+        let v1_devices = cgroups.describe().get("cgroup_devices").is_some_and(|version| version == "v1");
+        Self { cgroups, nursery, v1_devices, next: AtomicU64::new(0) }
+    }
+
+    /// Makes one on the spot.
+    pub fn make(&self) -> Result<Warm, DriverError> {
+        let name = format!("{PREFIX}{}-{}", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed));
+        let doing = || format!("failed to make spare control group {name}");
+        let group = self.cgroups.create_spare(&name).map_err(|error| DriverError::other(doing(), error))?;
+        let made = (|| {
+            if self.v1_devices {
+                // The list is renamed with the group. Version 2 gets it at the start.
+                group.allow_devices(&DEFAULT_DEVICES).map_err(|error| DriverError::other(doing(), error))?;
+            }
+            let control = self.nursery.fork_shim(join_files(&group, Leaf::Payload), join_files(&group, Leaf::Exec))?;
+            match control.ask(&Request::Hello { version: VERSION }, &[], PATIENCE) {
+                Ok((Reply::Hello { .. }, _)) => Ok(control),
+                Ok((Reply::Failed(failure), _)) => Err(DriverError::Other { doing: failure.message, source: None }),
+                Ok(_) => Err(DriverError::Other { doing: "the new shim did not greet".to_owned(), source: None }),
+                Err(error) => Err(DriverError::other("failed to greet the new shim", error)),
+            }
+        })();
+        match made {
+            Ok(control) => Ok(Warm { group: name, control }),
+            Err(error) => {
+                let _ = group.kill().and_then(|()| group.remove());
+                Err(error)
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    ready: Mutex<VecDeque<Warm>>,
+    taken: Condvar,
+    stop: AtomicBool,
+    last: Mutex<Option<Instant>>,
+}
+
+/// Keeps a number of spare shims ready on a thread of its own.
+#[derive(Debug)]
+pub struct Pool {
+    shelf: Arc<Shelf>,
+    maker: Arc<Maker>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Pool {
+    pub fn new(maker: Arc<Maker>, wanted: usize) -> Self {
+        let shelf = Arc::new(Shelf::default());
+        let thread = (wanted > 0).then(|| {
+            let (shelf, maker) = (Arc::clone(&shelf), Arc::clone(&maker));
+            std::thread::spawn(move || keep_filled(&shelf, &maker, wanted))
+        });
+        Self { shelf, maker, thread }
+    }
+
+    /// A spare one, or one made now.
+    pub fn take(&self) -> Result<Warm, DriverError> {
+        let warm = self.shelf.ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        *self.shelf.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.shelf.taken.notify_one();
+        warm.map_or_else(|| self.maker.make(), Ok)
+    }
+
+    /// Whether a spare group carries its device list already.
+    pub fn v1_devices(&self) -> bool {
+        self.maker.v1_devices
+    }
+
+    pub fn ready(&self) -> usize {
+        self.shelf.ready.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+fn keep_filled(shelf: &Shelf, maker: &Maker, wanted: usize) {
+    let mut pause = Duration::from_millis(50);
+    while !shelf.stop.load(Ordering::Relaxed) {
+        let ready = shelf.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if ready.len() >= wanted && !shelf.stop.load(Ordering::Relaxed) {
+            drop(shelf.taken.wait_timeout(ready, Duration::from_secs(5)));
+            continue;
+        }
+        let last = *shelf.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = last.map_or(Duration::ZERO, |last| QUIET.saturating_sub(last.elapsed()));
+        if !wait.is_zero() && !shelf.stop.load(Ordering::Relaxed) {
+            drop(shelf.taken.wait_timeout(ready, wait));
+            continue;
+        }
+        drop(ready);
+        match maker.make() {
+            Ok(warm) => {
+                shelf.ready.lock().unwrap_or_else(PoisonError::into_inner).push_back(warm);
+                pause = Duration::from_millis(50);
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "no spare shim could be made");
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        {
+            // Under the lock, so that the thread is either before its look at `stop` or already asleep.
+            let _ready = self.shelf.ready.lock().unwrap_or_else(PoisonError::into_inner);
+            self.shelf.stop.store(true, Ordering::Relaxed);
+            self.shelf.taken.notify_all();
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        for warm in self.shelf.ready.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // The shim leaves when nobody can reach it any more, and its embryo with it.
+            drop(warm.control);
+            let group = self.maker.cgroups.group(&warm.group);
+            let _ = group.kill().and_then(|()| group.remove());
+        }
+    }
+}

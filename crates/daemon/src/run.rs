@@ -1,0 +1,186 @@
+//! From the command line to a serving daemon, and back down.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use anyhow::{Context, bail};
+use stapes_container::{ContainerDriver, Settings};
+use stapes_engine::{Engine, Parts, Paths, RealWorld};
+use stapes_image::WorkerCommand;
+use stapes_instance::{Driver, SpawnService};
+use stapes_journal::Journal;
+use stapes_store::SqliteStore;
+
+use crate::{
+    daemon::{Daemon, Phase},
+    router::Router,
+    server,
+};
+
+/// The argument that makes this program the confined image worker.
+pub const WORKER: &str = "--image-worker";
+
+const USAGE: &str = "usage: stapesd [--dir DIR] [--log-level LEVEL] [--group GROUP]
+       stapesd --version
+
+Serves the Stapes API on DIR/unix.socket. Instances outlive the daemon: SIGTERM ends only the daemon,
+`stapes admin shutdown` stops the instances too.
+
+Environment: STAPES_DIR (default /var/lib/stapes), STAPES_RUN_DIR (default DIR/run), STAPES_CGROUP_PARENT (default
+stapes), STAPES_SHIM (default: stapes-shim beside this program), STAPES_WARM_SHIMS (default 4), STAPES_LOG.";
+
+/// How the daemon was asked to run.
+struct Options {
+    dir: PathBuf,
+    run: Option<PathBuf>,
+    log: String,
+    cgroup_parent: String,
+    shim: PathBuf,
+    warm: usize,
+}
+
+/// Reads the command line and the environment; `None`: everything was said already.
+fn options() -> anyhow::Result<Option<Options>> {
+    let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let mut dir = env("STAPES_DIR");
+    let mut log = env("STAPES_LOG").unwrap_or_else(|| "info".to_owned());
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().with_context(|| format!("{argument} needs a value\n{USAGE}"));
+        match argument.as_str() {
+            "--dir" => dir = Some(value()?),
+            "--log-level" => log = value()?,
+            "--version" => {
+                println!("{}", env!("CARGO_PKG_VERSION"));
+                return Ok(None);
+            }
+            "--help" | "-h" => {
+                println!("{USAGE}");
+                return Ok(None);
+            }
+            other => bail!("unknown argument {other:?}\n{USAGE}"),
+        }
+    }
+    let beside = std::env::current_exe()?.with_file_name("stapes-shim");
+    let warm = match env("STAPES_WARM_SHIMS") {
+        Some(text) => text.parse().with_context(|| format!("STAPES_WARM_SHIMS: {text:?} is no number"))?,
+        None => 4,
+    };
+    Ok(Some(Options {
+        dir: dir.unwrap_or_else(|| "/var/lib/stapes".to_owned()).into(),
+        run: env("STAPES_RUN_DIR").map(PathBuf::from),
+        log,
+        cgroup_parent: env("STAPES_CGROUP_PARENT").unwrap_or_else(|| "stapes".to_owned()),
+        shim: env("STAPES_SHIM").map_or(beside, PathBuf::from),
+        warm,
+    }))
+}
+
+/// Runs the daemon until it is told to stop.
+pub fn run() -> anyhow::Result<()> {
+    let started = Instant::now();
+    let Some(options) = options()? else { return Ok(()) };
+    let filter = tracing_subscriber::EnvFilter::try_new(&options.log)
+        .with_context(|| format!("the log level {:?} cannot be read", options.log))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    if !rustix::process::geteuid().is_root() {
+        bail!("stapesd must run as root; rootless operation is not offered");
+    }
+    let inherited = stapes_sys::activation::inherited_listeners();
+    std::fs::create_dir_all(&options.dir).with_context(|| format!("failed to make {}", options.dir.display()))?;
+    let dir = options.dir.canonicalize().with_context(|| format!("failed to find {}", options.dir.display()))?;
+    let engine = open(&dir, &options)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(32)
+        .thread_name("stapesd")
+        .thread_stack_size(512 << 10)
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    runtime.block_on(serve(engine, &dir, inherited, started))
+}
+
+fn open(dir: &Path, options: &Options) -> anyhow::Result<Arc<Engine>> {
+    let mut paths = Paths::new(dir);
+    if let Some(run) = &options.run {
+        paths.run.clone_from(run);
+    }
+    paths.ensure().with_context(|| format!("failed to make the directories beneath {}", dir.display()))?;
+    let store = SqliteStore::open(paths.database()).context("failed to open the store")?;
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let journal = Journal::open(paths.journal(), boot.trim()).context("failed to open the journal")?;
+    let settings = Settings {
+        shim: options.shim.clone(),
+        run_dir: paths.run.clone(),
+        cgroup_parent: options.cgroup_parent.clone(),
+        warm: options.warm,
+    };
+    let driver = Arc::new(ContainerDriver::open(settings).context("failed to set up the container driver")?);
+    let program = std::env::current_exe().context("failed to find this program's own file")?;
+    let parts = Parts {
+        paths,
+        world: Arc::new(RealWorld),
+        store: Arc::new(store),
+        journal: Arc::new(journal),
+        containers: Arc::clone(&driver) as Arc<dyn Driver>,
+        services: driver as Arc<dyn SpawnService>,
+        worker: WorkerCommand { program, args: vec![WORKER.into()] },
+    };
+    Engine::open(parts).context("failed to open the engine")
+}
+
+async fn serve(
+    engine: Arc<Engine>,
+    dir: &Path,
+    inherited: Vec<std::os::unix::net::UnixListener>,
+    started: Instant,
+) -> anyhow::Result<()> {
+    let work = Arc::clone(&engine);
+    let reconciled = tokio::task::spawn_blocking(move || work.reconcile()).await?;
+    let (report, adopted) = reconciled.context("failed to make the host agree with the store")?;
+    engine.resume(adopted);
+    let listener = match inherited.into_iter().next() {
+        Some(listener) => listener,
+        None => server::bind(dir, "unix.socket")
+            .with_context(|| format!("failed to listen on {}", dir.join("unix.socket").display()))?,
+    };
+    let daemon = Daemon::new(Arc::clone(&engine));
+    let router = Arc::new(Router::new()?);
+    let serving = tokio::spawn(server::serve(Arc::clone(&daemon), router, listener));
+    daemon.phase.send_replace(Phase::Ready);
+    tracing::info!(
+        millis = started.elapsed().as_millis(),
+        adopted = report.adopted,
+        settled = report.undone,
+        swept = report.swept.len(),
+        "ready"
+    );
+    for left in &report.swept {
+        tracing::warn!(left, "removed what an earlier run had left");
+    }
+    stop_signal(&daemon).await?;
+    daemon.phase.send_replace(Phase::Stopping);
+    tracing::info!("stopping; instances run on");
+    serving.await??;
+    if let Err(error) = engine.journal.stop() {
+        tracing::warn!(%error, "the journal was not closed cleanly");
+    }
+    Ok(())
+}
+
+/// Returns when a signal or a request asks the daemon to end.
+async fn stop_signal(daemon: &Daemon) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = daemon.reached(Phase::Stopping) => {}
+    }
+    Ok(())
+}

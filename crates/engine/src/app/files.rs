@@ -1,0 +1,31 @@
+//! Files of an instance: through its shim while it runs, through a child on its root while it does not.
+
+use std::sync::Arc;
+
+use stapes_instance::{FileReply, FileRequest, require};
+use stapes_model::{InstanceName, ProjectName};
+use stapes_storage::VolumeRef;
+
+use crate::{Engine, Result};
+
+impl Engine {
+    /// Serves one file request on an instance in any state.
+    pub async fn file(
+        self: &Arc<Self>,
+        project: &ProjectName,
+        name: &InstanceName,
+        request: FileRequest,
+    ) -> Result<FileReply> {
+        let instance = self.instance(project, name)?;
+        require(instance.kind, "files")?;
+        let engine = Arc::clone(self);
+        let work = move || {
+            if let Some(live) = engine.live.get(&instance.id) {
+                return Ok(live.running.file(&request)?);
+            }
+            let root = engine.pool(&instance.pool)?.volume_path(&VolumeRef::instance(&instance.id)).join("rootfs");
+            Ok(engine.driver(instance.kind)?.files_offline(&root, &request)?)
+        };
+        self.lanes.fast(work).await
+    }
+}

@@ -1,0 +1,264 @@
+//! Managed networks: make, bring up, change, delete; what dnsmasq is told of each NIC.
+
+use std::{
+    collections::HashSet,
+    net::IpAddr,
+    path::Path,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use stapes_network::{Bridge, DnsmasqPaths, NetworkConfig, Reservation, Tools};
+use stapes_model::NetworkName;
+use stapes_store::{Check, Transaction};
+
+use crate::{
+    Engine, Error, Result,
+    records::{self, Record},
+};
+
+impl Engine {
+    /// Makes a network, brings it up, records it with its completed configuration. Blocking: runs nft.
+    pub fn create_network(&self, mut network: records::Network) -> Result<()> {
+        stapes_network::validate(&network_config(&network))?;
+        if self.index.read().network(&network.name).is_some() {
+            return Err(Error::exists("network", &network.name));
+        }
+        let _held = self.locks.take("network", network.name.as_str(), "create")?;
+        if Path::new("/sys/class/net").join(network.name.as_str()).exists() {
+            return Err(Error::invalid("name", format!("the host has an interface {:?} already", network.name.as_str())));
+        }
+        let taken = self.taken_subnets()?;
+        let world = Arc::clone(&self.world);
+        let completed = stapes_network::complete(
+            &network_config(&network),
+            &taken,
+            stapes_network::ipv6_available(),
+            &mut || world.random(),
+        )?;
+        network.config = completed.config;
+        let made = self.network_up(&network).and_then(|()| self.put(&network, Check::Absent(network.key())));
+        if let Err(error) = made {
+            if let Err(left) = self.network_down(&network) {
+                tracing::error!(network = network.name.as_str(), error = crate::chain(&left), "a network is half made");
+            }
+            return Err(error);
+        }
+        self.network_event("network-created", &network);
+        Ok(())
+    }
+
+    /// Replaces a network's configuration and applies it. Blocking.
+    pub fn update_network(&self, name: &NetworkName, description: String, config: records::Config) -> Result<()> {
+        let _held = self.locks.take("network", name.as_str(), "update")?;
+        let stored = self.network(name)?;
+        let mut changed = (*stored.value).clone();
+        changed.description = description;
+        changed.config = config;
+        stapes_network::validate(&network_config(&changed))?;
+        let others = self.taken_subnets()?;
+        let own: Vec<_> = self.bridge(&stored)?.subnets();
+        let taken: Vec<_> = others.into_iter().filter(|subnet| !own.contains(subnet)).collect();
+        let world = Arc::clone(&self.world);
+        let completed = stapes_network::complete(
+            &network_config(&changed),
+            &taken,
+            stapes_network::ipv6_available(),
+            &mut || world.random(),
+        )?;
+        changed.config = completed.config;
+        if let Err(error) = self.network_up(&changed) {
+            // Back to what worked.
+            self.network_up(&stored)?;
+            return Err(error);
+        }
+        self.put(&changed, Check::Unchanged { key: changed.key(), revision: stored.revision })?;
+        self.network_event("network-updated", &changed);
+        Ok(())
+    }
+
+    pub fn delete_network(&self, name: &NetworkName) -> Result<()> {
+        let _held = self.locks.take("network", name.as_str(), "delete")?;
+        let stored = self.network(name)?;
+        let users = self.network_users(name);
+        if !users.is_empty() {
+            return Err(Error::InUse { what: "network", name: name.to_string(), users: users.join(", ") });
+        }
+        self.store.commit(Transaction::new().unchanged(stored.key(), stored.revision).delete(stored.key()))?;
+        self.network_down(&stored)?;
+        let directory = self.paths.network(name);
+        if let Err(error) = std::fs::remove_dir_all(&directory)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %directory.display(), %error, "the directory of a deleted network is left");
+        }
+        self.network_event("network-deleted", &stored);
+        Ok(())
+    }
+
+    /// Makes the host have the network: bridge, firewall, files, dnsmasq. May run twice.
+    pub(crate) fn network_up(&self, network: &records::Network) -> Result<()> {
+        let bridge = self.bridge(network)?;
+        let tools = Tools::default();
+        if find_program("dnsmasq").is_none() {
+            let why = "dnsmasq is not installed; install the package dnsmasq-base".to_owned();
+            return Err(Error::Refused(format!("network {}: {why}", network.name)));
+        }
+        if !stapes_network::is_up(&bridge)? || self.index.read().network(&network.name).is_none_or(|known| known.config != network.config) {
+            stapes_network::ensure_up(&bridge, &tools)?;
+        }
+        let paths = self.dnsmasq_paths(&network.name);
+        stapes_network::prepare_files(&bridge, &paths)?;
+        let argv = stapes_network::dnsmasq_argv(&bridge, &paths);
+        self.services.ensure_service(&service_name(&network.name), &argv).map_err(|error| {
+            Error::failed(format!("failed to start dnsmasq for network {}", network.name), error)
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn network_down(&self, network: &records::Network) -> Result<()> {
+        self.services.stop_service(&service_name(&network.name))?;
+        stapes_network::down(&self.bridge(network)?, &Tools::default())?;
+        Ok(())
+    }
+
+    pub fn bridge(&self, network: &records::Network) -> Result<Bridge> {
+        // The host part of generated MACs: the same network name on two hosts of one LAN must not share one.
+        Ok(Bridge::parse(&network_config(network), &self.host_identity())?)
+    }
+
+    fn host_identity(&self) -> String {
+        let id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        if id.trim().is_empty() { self.paths.state.display().to_string() } else { id.trim().to_owned() }
+    }
+
+    pub(crate) fn dnsmasq_paths(&self, network: &NetworkName) -> DnsmasqPaths {
+        let mut paths = DnsmasqPaths::beneath(self.paths.network(network));
+        if let Some(program) = find_program("dnsmasq") {
+            paths.program = program;
+        }
+        paths
+    }
+
+    /// Subnets that a new network must not overlap: the host's routes and the other networks'.
+    fn taken_subnets(&self) -> Result<Vec<IpNet>> {
+        let mut taken = stapes_network::taken_subnets()?;
+        let networks: Vec<_> = self.index.read().networks.values().cloned().collect();
+        for network in networks {
+            taken.extend(self.bridge(&network)?.subnets());
+        }
+        Ok(taken)
+    }
+
+    /// Writes what dnsmasq is to know of the instance's NICs.
+    pub(crate) fn write_reservations(&self, instance: &records::Instance) -> Result<()> {
+        for nic in self.managed_nics(instance)? {
+            let network = self.network(&nic.network)?;
+            let bridge = self.bridge(&network)?;
+            let paths = self.dnsmasq_paths(&nic.network);
+            let reservation = nic.reservation(instance, &bridge);
+            stapes_network::write_reservation(&bridge, &paths, &instance.id, &nic.device, &reservation)?;
+        }
+        Ok(())
+    }
+
+    /// Makes dnsmasq forget the instance's NICs. Failures are told in the log: the record is gone already.
+    pub(crate) fn remove_reservations(&self, instance: &records::Instance) {
+        let Ok(nics) = self.managed_nics(instance) else { return };
+        for nic in nics {
+            let forget = || -> Result<()> {
+                let network = self.network(&nic.network)?;
+                let bridge = self.bridge(&network)?;
+                if stapes_network::remove_reservation(&self.dnsmasq_paths(&nic.network), &instance.id, &nic.device)? {
+                    self.services.signal_service(&service_name(&nic.network), HANG_UP)?;
+                }
+                if let Some(address) = nic.ipv4 {
+                    stapes_network::release_ipv4(&bridge, nic.mac, address)?;
+                }
+                Ok(())
+            };
+            if let Err(error) = forget() {
+                tracing::warn!(network = nic.network.as_str(), error = crate::chain(&error), "a DHCP reservation is left");
+            }
+        }
+    }
+
+    /// The reservations of all NICs on a network.
+    pub fn reservations(&self, network: &records::Network) -> Result<Vec<Reservation>> {
+        let bridge = self.bridge(network)?;
+        let instances: Vec<_> = self.index.read().instances_of(None).cloned().collect();
+        let mut reservations = Vec::new();
+        for instance in instances {
+            let nics = self.managed_nics(&instance)?;
+            let here = nics.into_iter().filter(|nic| nic.network == network.name);
+            reservations.extend(here.map(|nic| nic.reservation(&instance, &bridge)));
+        }
+        Ok(reservations)
+    }
+
+    /// The text of a network's lease file; empty when there is none.
+    pub fn lease_file(&self, name: &NetworkName) -> String {
+        std::fs::read_to_string(self.dnsmasq_paths(name).leases()).unwrap_or_default()
+    }
+
+    /// URLs of the instances and profiles with a NIC on the network.
+    pub fn network_users(&self, name: &NetworkName) -> Vec<String> {
+        let uses = |devices: &records::Devices| {
+            devices.values().any(|device| {
+                ["network", "parent"].iter().any(|key| device.get(*key).is_some_and(|value| value == name.as_str()))
+            })
+        };
+        let tables = self.index.read();
+        let instances = tables.instances_of(None).filter(|instance| uses(&tables.expand(instance).devices));
+        let mut users: Vec<_> =
+            instances.map(|instance| super::instance_url(&instance.project, &instance.name)).collect();
+        let profiles = tables.profiles.values().filter(|profile| uses(&profile.devices));
+        users.extend(
+            profiles.map(|profile| super::with_project(format!("/1.0/profiles/{}", profile.name), &profile.project)),
+        );
+        users
+    }
+
+    /// Brings every network up and removes what is left of deleted ones; one that fails does not stop the others.
+    pub(crate) fn networks_up(&self) {
+        let networks: Vec<_> = self.index.read().networks.values().cloned().collect();
+        for network in networks {
+            if let Err(error) = self.network_up(&network) {
+                tracing::error!(network = network.name.as_str(), error = crate::chain(&error), "a network is down");
+            }
+        }
+    }
+
+    pub(crate) fn network_names(&self) -> HashSet<NetworkName> {
+        self.index.read().networks.values().map(|network| network.name.clone()).collect()
+    }
+
+    /// Addresses of an instance's NICs as they were reserved: known before the guest has asked for them.
+    pub fn reserved_addresses(&self, instance: &records::Instance) -> Vec<IpAddr> {
+        let nics = self.managed_nics(instance).unwrap_or_default();
+        nics.into_iter().filter_map(|nic| nic.ipv4.map(IpAddr::V4)).collect()
+    }
+
+    fn network_event(&self, action: &str, network: &records::Network) {
+        let source = format!("/1.0/networks/{}", network.name);
+        self.events.lifecycle("default", action, &source, None, serde_json::Value::Null);
+    }
+}
+
+/// A program of the host, where a daemon's `PATH` may lack the system directories.
+fn find_program(name: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let folders = path.split(':').chain(["/usr/sbin", "/usr/bin", "/sbin", "/bin"]);
+    folders.filter(|folder| folder.starts_with('/')).map(|folder| Path::new(folder).join(name)).find(|file| file.is_file())
+}
+
+/// SIGHUP: dnsmasq re-reads its reservations.
+const HANG_UP: i32 = 1;
+
+pub(crate) fn service_name(network: &NetworkName) -> String {
+    format!("dnsmasq-{network}")
+}
+
+pub(crate) fn network_config(network: &records::Network) -> NetworkConfig {
+    NetworkConfig { name: network.name.clone(), kind: network.kind.clone(), config: network.config.clone() }
+}

@@ -1,0 +1,78 @@
+//! From an instance's record to the plan that its driver starts.
+
+use std::{io, os::unix::fs::MetadataExt, path::Path};
+
+use stapes_device::NodeStat;
+use stapes_instance::{Plan, Security};
+use stapes_model::IdMap;
+use stapes_storage::VolumeRef;
+
+use crate::{Engine, Error, Result, records};
+
+use super::Expanded;
+
+impl Engine {
+    /// The plan of a start. Looks at device nodes of the host; changes nothing.
+    pub(crate) fn plan(&self, instance: &records::Instance, expanded: &Expanded) -> Result<Plan> {
+        let requests = stapes_device::requests(&expanded.devices)?;
+        let pool = self.pool(&instance.pool)?;
+        let config = |key: &str| expanded.config.get(key).map(String::as_str);
+        let idmap = match instance.ids {
+            _ if config("security.privileged") == Some("true") => IdMap::Privileged,
+            Some(range) => IdMap::Range(range),
+            None => {
+                return Err(Error::invalid(
+                    "security.privileged",
+                    "the instance was made privileged and has no id range; make a new one to have it unprivileged",
+                ));
+            }
+        };
+        let mut nodes = Vec::new();
+        for (device, node) in &requests.nodes {
+            nodes.extend(node.node(device, stat_node)?);
+        }
+        let prefix = "environment.";
+        let environment = expanded.config.iter().filter_map(|(key, value)| {
+            Some((key.strip_prefix(prefix)?.to_owned(), value.clone()))
+        });
+        let list = |key: &str| -> Vec<String> {
+            config(key).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+        };
+        Ok(Plan {
+            id: instance.id,
+            name: instance.name.clone(),
+            root: pool.volume_path(&VolumeRef::instance(&instance.id)).join("rootfs"),
+            idmap,
+            run_dir: self.paths.instance_run(&instance.id),
+            log_dir: self.paths.instance_log(&instance.id),
+            init: None,
+            environment: environment.collect(),
+            machine_id: config("volatile.uuid").unwrap_or_default().replace('-', ""),
+            mounts: requests.mounts.clone(),
+            nodes,
+            links: self.links(instance, &requests)?,
+            limits: self.limits(&expanded.config)?,
+            security: Security {
+                nesting: config("security.nesting") == Some("true"),
+                no_default_deny: config("security.syscalls.deny_default") == Some("false"),
+                deny: list("security.syscalls.deny"),
+                allow: list("security.syscalls.allow"),
+                raw_apparmor: config("raw.apparmor").unwrap_or_default().to_owned(),
+            },
+        })
+    }
+}
+
+/// What a path of the host is, for unix-* devices.
+fn stat_node(path: &Path) -> io::Result<NodeStat> {
+    use std::os::unix::fs::FileTypeExt;
+    let metadata = std::fs::metadata(path)?;
+    let (major, minor) = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
+    Ok(if metadata.file_type().is_block_device() {
+        NodeStat::Block { major, minor }
+    } else if metadata.file_type().is_char_device() {
+        NodeStat::Char { major, minor }
+    } else {
+        NodeStat::Other
+    })
+}

@@ -1,0 +1,228 @@
+//! Starting an instance, and following it until its end.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use stapes_image::metadata::Trigger;
+use stapes_instance::ExitReason;
+use stapes_model::{
+    InstanceId, InstanceName, ProjectName,
+    state::{Request, Verdict, decide},
+};
+
+use crate::{
+    Engine, Error, Result,
+    events::Requestor,
+    live::{Exit, LiveInstance},
+    operations::Operation,
+    records,
+};
+
+use super::{create::lock_name, task, instance_url};
+
+impl Engine {
+    /// Starts a stopped instance.
+    pub fn start_instance(
+        self: &Arc<Self>,
+        project: &ProjectName,
+        name: &InstanceName,
+        requestor: Option<Requestor>,
+    ) -> Result<Operation> {
+        let instance = self.instance(project, name)?;
+        let held = self.locks.take("instance", &lock_name(project, name), "start")?;
+        self.check_state(&instance, Request::Start)?;
+        let spec = task("Starting instance", project, name, requestor.clone());
+        let (engine, project, name) = (Arc::clone(self), project.clone(), name.clone());
+        Ok(self.operations.run(spec, move |operation| async move {
+            let _held = held;
+            engine.start_held(&operation, &project, &name, requestor.as_ref()).await
+        }))
+    }
+
+    /// May this be asked of the instance as it is now?
+    pub(crate) fn check_state(&self, instance: &records::Instance, request: Request) -> Result<()> {
+        match decide(self.status(instance), request) {
+            Verdict::Do => Ok(()),
+            Verdict::Refuse(why) => Err(Error::Refused(why.to_owned())),
+        }
+    }
+
+    /// Starts an instance whose lock the caller holds.
+    pub(crate) async fn start_held(
+        self: &Arc<Self>,
+        operation: &Operation,
+        project: &ProjectName,
+        name: &InstanceName,
+        requestor: Option<&Requestor>,
+    ) -> Result<()> {
+        let (engine, task, project, name) = (Arc::clone(self), operation.clone(), project.clone(), name.clone());
+        let (id, live) = self
+            .lanes
+            .fast(move || {
+                let instance = engine.instance(&project, &name)?;
+                engine.check_state(&instance, Request::Start)?;
+                task.intent("start", &json!({ "id": instance.id }), false)?;
+                let live = engine.start_now(&instance)?;
+                task.step("running", false)?;
+                Ok((instance.id, live))
+            })
+            .await?;
+        self.follow(id, live);
+        self.told(&id, "instance-started", requestor);
+        Ok(())
+    }
+
+    /// The effects of a start. Blocking, ≤ 50 ms unless the guest's file system is slow.
+    fn start_now(&self, instance: &records::Instance) -> Result<Arc<LiveInstance>> {
+        let expanded = self.expanded(instance);
+        if expanded.config.get("security.protection.start").is_some_and(|value| value == "true") {
+            return Err(Error::Refused("Instance is protected from being started".to_owned()));
+        }
+        self.apply_templates(instance, Trigger::Start)?;
+        let plan = self.plan(instance, &expanded)?;
+        let driver = self.driver(instance.kind)?;
+        self.paths.ensure_instance(&instance.id)?;
+        // The record is written while the kernel works: both must be done before anyone is told.
+        let (running, recorded) = std::thread::scope(|scope| {
+            let record = scope.spawn(|| self.record_power(&instance.id, true));
+            let running = driver.start(&plan);
+            (running, record.join())
+        });
+        let running = match running {
+            Ok(running) => running,
+            Err(error) => {
+                let _ = self.record_power(&instance.id, false);
+                return Err(error.into());
+            }
+        };
+        if let Ok(Err(error)) = recorded {
+            // It runs, and that is what was asked for; only a reboot of the host would miss it.
+            tracing::warn!(instance = %instance.id, error = crate::chain(&error), "the power state was not recorded");
+        }
+        let live = LiveInstance::new(running, false);
+        self.live.insert(instance.id, Arc::clone(&live));
+        Ok(live)
+    }
+
+    /// Remembers whether the instance runs, for the next start of the host.
+    pub(crate) fn record_power(&self, id: &InstanceId, on: bool) -> Result<()> {
+        let now = self.world.now();
+        let read = || self.index.read().instances.get(id).cloned().ok_or_else(|| Error::missing("instance", id));
+        let power = if on { "RUNNING" } else { "STOPPED" };
+        self.change(read, |record: &mut records::Instance| {
+            record.config.insert("volatile.last_state.power".to_owned(), power.to_owned());
+            if on {
+                record.last_used_at = Some(now);
+            }
+            Ok(())
+        })
+    }
+
+    /// Follows a running instance: its end is recorded, announced, and answered by a restart or a deletion where that
+    /// is what it asks for.
+    pub(crate) fn follow(self: &Arc<Self>, id: InstanceId, live: Arc<LiveInstance>) {
+        let engine = Arc::clone(self);
+        tokio::spawn(async move {
+            match Arc::clone(&live).watch().await {
+                Ok(Some(exit)) => engine.ended(id, &live, exit).await,
+                Ok(None) => engine.shim_lost(id, &live).await,
+                Err(error) => {
+                    tracing::error!(instance = %id, %error, "an instance cannot be followed");
+                    engine.shim_lost(id, &live).await;
+                }
+            }
+        });
+    }
+
+    async fn ended(self: &Arc<Self>, id: InstanceId, live: &Arc<LiveInstance>, exit: Exit) {
+        self.live.remove(&id);
+        tracing::info!(instance = %id, ?exit, "instance ended");
+        let Some(instance) = self.index.read().instances.get(&id).cloned() else {
+            live.announce(exit);
+            return;
+        };
+        // Whoever stops, restarts or deletes it holds its lock and does the rest.
+        let holder = self.locks.holder("instance", &lock_name(&instance.project, &instance.name));
+        let reboot = exit.reason == ExitReason::Reboot && holder.is_none();
+        if !reboot && holder != Some("restart") {
+            let engine = Arc::clone(self);
+            let recorded = self.lanes.fast(move || engine.record_power(&id, false)).await;
+            if let Err(error) = recorded {
+                tracing::warn!(instance = %id, error = crate::chain(&error), "the power state was not recorded");
+            }
+        }
+        live.announce(exit);
+        if reboot {
+            self.told(&id, "instance-restarted", None);
+            self.start_again(&instance).await;
+        } else {
+            self.told(&id, if holder.is_some() { "instance-stopped" } else { "instance-shutdown" }, None);
+            if instance.ephemeral && holder.is_none() {
+                self.delete_ephemeral(&instance).await;
+            }
+        }
+    }
+
+    async fn start_again(self: &Arc<Self>, instance: &records::Instance) {
+        let started = self.start_instance(&instance.project, &instance.name, None);
+        let outcome = match started {
+            Ok(operation) => operation.finished().await.err,
+            Err(error) => crate::chain(&error),
+        };
+        if !outcome.is_empty() {
+            tracing::error!(instance = %instance.id, error = outcome, "it asked to be restarted and could not be started");
+        }
+    }
+
+    pub(crate) async fn delete_ephemeral(self: &Arc<Self>, instance: &records::Instance) {
+        let outcome = match self.delete_instance(&instance.project, &instance.name, None) {
+            Ok(operation) => operation.finished().await.err,
+            Err(error) => crate::chain(&error),
+        };
+        if !outcome.is_empty() {
+            tracing::error!(instance = %instance.id, error = outcome, "an ephemeral instance could not be deleted");
+        }
+    }
+
+    /// The shim is gone: take the instance over with a new one, or know that it ended.
+    async fn shim_lost(self: &Arc<Self>, id: InstanceId, live: &Arc<LiveInstance>) {
+        tracing::warn!(instance = %id, "the shim of a running instance was lost; replacing it");
+        self.live.remove(&id);
+        let engine = Arc::clone(self);
+        let adopted = self.lanes.fast(move || engine.adopt_one(&id)).await;
+        match adopted {
+            Ok(Some(fresh)) => {
+                self.follow(id, fresh);
+                // Whoever waited for an exit on the old handle must ask again; the instance itself goes on.
+                tracing::info!(instance = %id, "the instance has a new shim");
+            }
+            Ok(None) => {
+                let exit = Exit { reason: ExitReason::Killed, status: stapes_instance::ExitStatus::Unknown };
+                self.ended(id, live, exit).await;
+            }
+            Err(error) => {
+                tracing::error!(instance = %id, error = crate::chain(&error), "an instance without shim was given up");
+                let exit = Exit { reason: ExitReason::Killed, status: stapes_instance::ExitStatus::Unknown };
+                self.ended(id, live, exit).await;
+            }
+        }
+    }
+
+    /// Takes over an instance that runs already; makes it live.
+    pub(crate) fn adopt_one(&self, id: &InstanceId) -> Result<Option<Arc<LiveInstance>>> {
+        let Some(instance) = self.index.read().instances.get(id).cloned() else { return Ok(None) };
+        let driver = self.driver(instance.kind)?;
+        let Some(running) = driver.adopt(id, &self.paths.instance_run(id))? else { return Ok(None) };
+        let frozen = running.is_frozen().unwrap_or(false);
+        let live = LiveInstance::new(running, frozen);
+        self.live.insert(*id, Arc::clone(&live));
+        Ok(Some(live))
+    }
+
+    /// Tells the listeners what happened to an instance.
+    pub(crate) fn told(&self, id: &InstanceId, action: &str, requestor: Option<&Requestor>) {
+        let Some(instance) = self.index.read().instances.get(id).cloned() else { return };
+        let url = instance_url(&instance.project, &instance.name);
+        self.events.lifecycle(instance.project.as_str(), action, &url, requestor, Value::Null);
+    }
+}

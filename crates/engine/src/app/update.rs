@@ -1,0 +1,129 @@
+//! Changing an instance's configuration, devices and profiles; live where the key allows it.
+
+use std::sync::Arc;
+
+use stapes_model::{ByteSize, Limits, state::Status};
+use stapes_storage::VolumeRef;
+use stapes_store::Check;
+
+use crate::{
+    Engine, Error, Result,
+    index::Stored,
+    records::{self, Config, Record},
+};
+
+use super::{Expanded, InstanceEdit, create::lock_name, instance_url};
+
+impl Engine {
+    /// Replaces what a client may write. `volatile.*` keys that the client leaves out are kept: they are the daemon's.
+    /// Blocking.
+    pub fn update_instance(&self, stored: &Stored<records::Instance>, edit: InstanceEdit) -> Result<()> {
+        let _held = self.locks.take("instance", &lock_name(&stored.project, &stored.name), "update")?;
+        let mut changed = (*stored.value).clone();
+        changed.description = edit.description;
+        changed.ephemeral = edit.ephemeral;
+        changed.profiles = edit.profiles;
+        changed.devices = edit.devices;
+        changed.config = edit.config;
+        changed.config.retain(|_, value| !value.is_empty());
+        keep_volatile(&stored.config, &mut changed.config);
+        let profiles = self.profiles_of(&changed)?;
+        let expanded = self.check_expanded(&changed, &profiles)?;
+        let before = self.expanded(stored);
+        if super::create::root_pool(&expanded)? != stored.pool {
+            return Err(Error::invalid("devices", "the root disk's pool cannot be changed here; move the instance"));
+        }
+        let running = self.status(stored) != Status::Stopped;
+        if running {
+            self.check_live(&before, &expanded)?;
+        }
+        let check = Check::Unchanged { key: changed.key(), revision: stored.revision };
+        match self.update_nics(&mut changed, &before, &expanded)? {
+            None => self.put(&changed, check)?,
+            Some(transaction) => self.store.commit(transaction.check(check).put(changed.key(), changed.to_bytes()))?,
+        };
+        self.write_reservations(&changed)?;
+        self.apply_quota(&changed)?;
+        self.apply_limits_live(&changed)?;
+        let url = instance_url(&changed.project, &changed.name);
+        self.events.lifecycle(changed.project.as_str(), "instance-updated", &url, None, serde_json::Value::Null);
+        Ok(())
+    }
+
+    /// Refuses what cannot change while the instance runs, naming the key.
+    fn check_live(&self, before: &Expanded, after: &Expanded) -> Result<()> {
+        for (key, _) in before.config.iter().chain(&after.config) {
+            let same = before.config.get(key) == after.config.get(key);
+            if same || key.starts_with("volatile.") {
+                continue;
+            }
+            if !stapes_model::keys::changes_live([key.as_str()]) {
+                return Err(Error::invalid(key, "cannot be changed while the instance runs; stop it first"));
+            }
+        }
+        let name = before.devices.keys().chain(after.devices.keys()).find(|name| {
+            let (old, new) = (before.devices.get(*name), after.devices.get(*name));
+            old != new && !only_live_changes(old, new)
+        });
+        match name {
+            Some(name) => Err(Error::invalid(
+                format!("devices.{name}"),
+                "devices cannot be added, changed or removed while the instance runs yet; stop it first",
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// The limits that a configuration asks for.
+    pub(crate) fn limits(&self, config: &Config) -> Result<Limits> {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let host = stapes_model::keys::Host {
+            memory: ByteSize::bytes(super::state::host_memory()),
+            cpus: (0..u32::try_from(cpus).unwrap_or(1)).collect(),
+            first_cpu: 0,
+        };
+        Ok(stapes_model::keys::limits_from_config(config, &host)?)
+    }
+
+    /// Gives a running instance the limits of its present configuration.
+    pub(crate) fn apply_limits_live(&self, instance: &records::Instance) -> Result<()> {
+        let Some(live) = self.live.get(&instance.id) else { return Ok(()) };
+        let expanded = self.expanded(instance);
+        Ok(live.running.update_limits(&self.limits(&expanded.config)?)?)
+    }
+
+    /// Gives the root volume the size that its disk device asks for.
+    pub(crate) fn apply_quota(&self, instance: &records::Instance) -> Result<()> {
+        let expanded = self.expanded(instance);
+        let root = expanded.devices.values().find(|device| device.get("path").is_some_and(|path| path == "/"));
+        let size = root.and_then(|device| device.get("size")).filter(|size| !size.is_empty());
+        let applied = instance.config.get("volatile.root.size");
+        if size.is_none() && applied.is_none() {
+            return Ok(());
+        }
+        let size = size.map(|text| text.parse::<ByteSize>().map_err(|error| Error::invalid("size", error.to_string())));
+        Ok(self.pool(&instance.pool)?.set_quota(&VolumeRef::instance(&instance.id), size.transpose()?)?)
+    }
+
+    /// A stored instance with the revision that the caller's tag was checked against.
+    pub fn stored_instance(self: &Arc<Self>, id: &stapes_model::InstanceId) -> Result<Stored<records::Instance>> {
+        self.index.read().instances.get(id).cloned().ok_or_else(|| Error::missing("instance", id))
+    }
+}
+
+/// Device keys that a running instance takes over at once.
+fn only_live_changes(
+    old: Option<&std::collections::BTreeMap<String, String>>,
+    new: Option<&std::collections::BTreeMap<String, String>>,
+) -> bool {
+    let (Some(old), Some(new)) = (old, new) else { return false };
+    let root = old.get("path").is_some_and(|path| path == "/");
+    let changed = old.iter().chain(new).filter(|(key, _)| old.get(*key) != new.get(*key));
+    root && changed.into_iter().all(|(key, _)| key == "size")
+}
+
+fn keep_volatile(old: &Config, new: &mut Config) {
+    for (key, value) in old.iter().filter(|(key, _)| key.starts_with("volatile.")) {
+        new.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+}

@@ -1,0 +1,209 @@
+//! The embryo: a child of the shim that is parked in control groups and only clones.
+//!
+//! A process born in a group costs nothing extra; one that joins later waits 7 to 10 ms for the kernel. So one child
+//! joins ahead of time, and init and exec'd commands are cloned from it, as siblings of its own (`CLONE_PARENT`), so
+//! that the shim is their parent. Each shim begins with two: one in init's groups, which leaves when init is born, and
+//! one in the groups of exec'd commands, which stays. (One that moved from the first to the second would hold the
+//! kernel's lock on all forks for those 10 ms, just when init begins to fork.) Its commands are a few bytes by hand instead of JSON: it touches as little memory as
+//! it can, because there is one for each instance.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+};
+
+use stapes_sys::{
+    namespace,
+    process::{self, CloneSpec, Cloned, Forked},
+    socket,
+};
+
+use crate::{exec, init};
+
+const INIT: u8 = b'I';
+const EXEC: u8 = b'X';
+const ENTER: u8 = b'N';
+const HEAD: usize = 32;
+
+/// The shim's side.
+#[derive(Debug)]
+pub struct Embryo {
+    pub socket: OwnedFd,
+    pub pid: i32,
+}
+
+/// What the embryo cloned. `ticket` is the caller's.
+#[derive(Debug)]
+pub struct Born {
+    pub ticket: u64,
+    pub child: io::Result<(i32, OwnedFd)>,
+}
+
+/// A fixed head: command, whether a v2 directory comes along, ticket, clone flags, effective uid.
+fn head(command: u8, v2: bool, ticket: u64, flags: u64, euid: u32) -> [u8; HEAD] {
+    let mut bytes = [0; HEAD];
+    bytes[0] = command;
+    bytes[1] = u8::from(v2);
+    bytes[8..16].copy_from_slice(&ticket.to_le_bytes());
+    bytes[16..24].copy_from_slice(&flags.to_le_bytes());
+    bytes[24..28].copy_from_slice(&euid.to_le_bytes());
+    bytes
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(word)
+}
+
+impl Embryo {
+    /// Forks one that writes itself into the `join` files first.
+    pub fn fork(join: &[String]) -> io::Result<Self> {
+        let (ours, theirs) = socket::seqpacket_pair()?;
+        match process::fork()? {
+            Forked::Parent { pid } => Ok(Self { socket: ours, pid }),
+            Forked::Child => {
+                let _ = process::close_all_but(&[theirs.as_raw_fd()]);
+                let _ = rustix::thread::set_name(c"stapes-embryo");
+                run(&theirs, join)
+            }
+        }
+    }
+
+    /// Waits until it is in its groups.
+    pub fn wait_parked(&self) -> io::Result<()> {
+        match self.next_born(true)? {
+            Some(Born { child: Ok(_), .. }) => Ok(()),
+            Some(Born { child: Err(error), .. }) if error.raw_os_error() == Some(0) => Ok(()),
+            Some(Born { child: Err(error), .. }) => Err(error),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// Clones init; it talks to whoever holds the other end of `channel`. `euid` owns the new user namespace.
+    pub fn clone_init(
+        &self,
+        channel: BorrowedFd<'_>,
+        v2: Option<BorrowedFd<'_>>,
+        flags: u64,
+        euid: u32,
+    ) -> io::Result<()> {
+        let fds: Vec<_> = [Some(channel), v2].into_iter().flatten().collect();
+        socket::send(self.socket.as_fd(), &head(INIT, v2.is_some(), 0, flags, euid), &fds, false)
+    }
+
+    /// Later clones live in the pid namespace of `init`.
+    pub fn enter(&self, init: BorrowedFd<'_>) -> io::Result<()> {
+        socket::send(self.socket.as_fd(), &head(ENTER, false, 0, 0, 0), &[init], false)
+    }
+
+    /// Clones a command's process; `stdio` is empty or three.
+    pub fn clone_exec(
+        &self,
+        ticket: u64,
+        channel: BorrowedFd<'_>,
+        init: BorrowedFd<'_>,
+        v2: Option<BorrowedFd<'_>>,
+        stdio: &[OwnedFd],
+    ) -> io::Result<()> {
+        let mut fds = vec![channel, init];
+        fds.extend(v2);
+        fds.extend(stdio.iter().map(AsFd::as_fd));
+        socket::send(self.socket.as_fd(), &head(EXEC, v2.is_some(), ticket, 0, 0), &fds, false)
+    }
+
+    /// The next birth; `None` when the embryo is gone.
+    pub fn next_born(&self, wait: bool) -> io::Result<Option<Born>> {
+        let Some(mut datagram) = socket::receive(self.socket.as_fd(), 64, wait)? else { return Ok(None) };
+        if datagram.bytes.len() < 24 {
+            return Err(io::Error::from(io::ErrorKind::InvalidData));
+        }
+        let (errno, pid) = (word(&datagram.bytes, 8) as i32, word(&datagram.bytes, 16) as i32);
+        let child = match datagram.fds.pop() {
+            Some(pidfd) if errno == 0 => Ok((pid, pidfd)),
+            _ => Err(io::Error::from_raw_os_error(errno)),
+        };
+        Ok(Some(Born { ticket: word(&datagram.bytes, 0), child }))
+    }
+}
+
+fn run(socket: &OwnedFd, join: &[String]) -> ! {
+    let joined = join.iter().try_for_each(|path| std::fs::write(path, "0"));
+    let errno = joined.map_or_else(|error| error.raw_os_error().unwrap_or(22), |()| 0);
+    // Ticket 0 tells that the groups are joined, or why not; error 0 without a pidfd is success.
+    let ready: Vec<u8> = [0, errno as u64, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+    if socket::send(socket.as_fd(), &ready, &[], true).is_err() {
+        process::exit_now(1);
+    }
+    while let Ok(Some(datagram)) = socket::receive(socket.as_fd(), 64 * 1024, true) {
+        if datagram.bytes.len() < HEAD {
+            break;
+        }
+        let ticket = word(&datagram.bytes, 8);
+        let result = match datagram.bytes[0] {
+            INIT => serve_init(&datagram.bytes, datagram.fds),
+            EXEC => serve_exec(&datagram.bytes, datagram.fds),
+            ENTER => {
+                if let [init] = &datagram.fds[..] {
+                    let _ = namespace::setns(init.as_fd(), namespace::NEWPID);
+                }
+                continue;
+            }
+            _ => Err(io::Error::from(io::ErrorKind::InvalidInput)),
+        };
+        let (errno, pid) = match &result {
+            Ok((pid, _)) => (0, *pid),
+            Err(error) => (error.raw_os_error().unwrap_or(22), 0),
+        };
+        let reply: Vec<u8> = [ticket, errno as u64, pid as u64].iter().flat_map(|word| word.to_le_bytes()).collect();
+        let fds: Vec<_> = result.iter().map(|(_, pidfd)| pidfd.as_fd()).collect();
+        if socket::send(socket.as_fd(), &reply, &fds, true).is_err() {
+            break;
+        }
+    }
+    process::exit_now(0)
+}
+
+fn serve_init(bytes: &[u8], mut fds: Vec<OwnedFd>) -> io::Result<(i32, OwnedFd)> {
+    let euid = word(bytes, 24) as u32;
+    let v2 = if bytes[1] == 1 { fds.pop() } else { None };
+    let channel = fds.pop().ok_or(io::ErrorKind::InvalidInput)?;
+    let flags = word(bytes, 16);
+    if flags & namespace::NEWUSER != 0 {
+        // The namespace belongs to whoever's effective id makes it, and with it quotas such as inotify's. Capabilities
+        // survive the change of id with this bit; the kernel resets it inside the new namespace.
+        rustix::thread::set_capabilities_secure_bits(rustix::thread::CapabilitiesSecureBits::NO_SETUID_FIXUP)?;
+        process::set_effective_uid(euid)?;
+    }
+    let spec = CloneSpec { flags: flags | namespace::CLONE_PARENT, cgroup: v2.as_ref().map(AsFd::as_fd) };
+    let cloned = process::clone3(&spec);
+    if let Ok(Cloned::Child) = cloned {
+        init::run(channel);
+    }
+    if flags & namespace::NEWUSER != 0 {
+        process::set_effective_uid(0)?;
+    }
+    match cloned? {
+        Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+        Cloned::Child => process::exit_now(1),
+    }
+}
+
+fn serve_exec(bytes: &[u8], mut fds: Vec<OwnedFd>) -> io::Result<(i32, OwnedFd)> {
+    if fds.len() < 2 + usize::from(bytes[1]) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let stdio = fds.split_off(2 + usize::from(bytes[1]));
+    let v2 = if bytes[1] == 1 { fds.pop() } else { None };
+    let spec = CloneSpec { flags: namespace::CLONE_PARENT, cgroup: v2.as_ref().map(AsFd::as_fd) };
+    match process::clone3(&spec)? {
+        Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+        Cloned::Child => {
+            drop(v2);
+            match (fds.pop(), fds.pop()) {
+                (Some(init), Some(channel)) => exec::run(channel, init, stdio),
+                _ => process::exit_now(1),
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The container's file system tree, built by its first process.
+//!
+//! Everything is a detached mount that is put at a place resolved beneath the new root (`openat2`, `RESOLVE_IN_ROOT`),
+//! so that a symlink in an image leads nowhere. proc and sysfs are made while the host's are still visible: the kernel
+//! gives a user namespace new ones only as far as it could see the old.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::fs::{Mode, OFlags};
+use stapes_shim_api::Start;
+use stapes_sys::{
+    fs,
+    mount::{self, FsOption, NODEV, NOEXEC, NOSUID, RDONLY},
+    pty::{self, Pty},
+};
+
+use crate::step::{Step, StepError};
+
+const SAFE: u64 = NOSUID | NODEV | NOEXEC;
+
+/// Host nodes that every container has; the last two only where the host has them.
+const NODES: [&str; 8] = ["null", "zero", "full", "random", "urandom", "tty", "net/tun", "fuse"];
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// Builds the tree from detached mounts (the root first, then those of `plan.mounts` and `plan.nodes`), makes it the
+/// root, and returns the console: a pty of the container's own.
+pub fn build(plan: &Start, fds: Vec<OwnedFd>) -> Result<Pty, StepError> {
+    let mut fds = fds.into_iter();
+    let root = fds
+        .next()
+        .ok_or_else(|| StepError::new("failed to find the root mount", io::Error::from(io::ErrorKind::NotFound)))?;
+    mount::make_all_private().step(|| "failed to leave the host's mount propagation".to_owned())?;
+    attach_root(&root)?;
+    let root = root.as_fd();
+    file_system(root, "/proc", "proc", &[], SAFE)?;
+    file_system(root, "/sys", "sysfs", &[], SAFE)?;
+    cgroups(root, plan)?;
+    let console = devices(root)?;
+    if fs::open_in_root(root, "/run", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).is_ok() {
+        file_system(root, "/run", "tmpfs", &[FsOption::Value("mode", "755")], NOSUID | NODEV)?;
+    }
+    for (target, mount) in
+        plan.mounts.iter().map(|one| (&one.target, Some(one))).chain(plan.nodes.iter().map(|one| (&one.target, None)))
+    {
+        let step = || format!("failed to mount on {target}");
+        let from = fds.next().ok_or_else(|| StepError::new(step(), io::Error::from(io::ErrorKind::NotFound)))?;
+        let is_directory = mount.is_some() && is_directory(from.as_fd());
+        put(root, target, from.as_fd(), is_directory).step(step)?;
+    }
+    for (source, target) in &plan.overlays {
+        overlay(root, source, target);
+    }
+    hide(root, plan)?;
+    mount::enter_root(root).step(|| "failed to change to the new root".to_owned())?;
+    Ok(console)
+}
+
+/// Attaches the root over some directory of the host's tree: this copy of it goes away with pivot_root.
+fn attach_root(root: &OwnedFd) -> Result<(), StepError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let place = ["/usr", "/tmp", "/etc", "/proc"]
+        .into_iter()
+        .find_map(|path| rustix::fs::open(path, flags, Mode::empty()).ok());
+    let step = || "failed to attach the root".to_owned();
+    let place = place.ok_or_else(|| StepError::new(step(), io::Error::from(io::ErrorKind::NotFound)))?;
+    mount::attach(root.as_fd(), place.as_fd()).step(step)
+}
+
+fn is_directory(fd: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstat(fd)
+        .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory)
+}
+
+/// Puts a detached mount on `target` beneath the root, which is made when missing.
+fn put(root: BorrowedFd<'_>, target: &str, from: BorrowedFd<'_>, directory: bool) -> io::Result<()> {
+    let place = fs::make_mount_point(root, target, directory)?;
+    mount::attach(from, place.as_fd())
+}
+
+fn file_system(
+    root: BorrowedFd<'_>,
+    target: &str,
+    kind: &str,
+    options: &[FsOption<'_>],
+    attributes: u64,
+) -> Result<OwnedFd, StepError> {
+    let step = || format!("failed to mount {kind} on {target}");
+    let made = mount::new_file_system(kind, options, attributes).step(step)?;
+    put(root, target, made.as_fd(), true).step(step)?;
+    Ok(made)
+}
+
+/// The host's hierarchies as seen from the container's cgroup namespace.
+fn cgroups(root: BorrowedFd<'_>, plan: &Start) -> Result<(), StepError> {
+    const BASE: &str = "/sys/fs/cgroup";
+    let view = &plan.cgroup;
+    if view.unified.as_deref() == Some("") {
+        return file_system(root, BASE, "cgroup2", &[], SAFE).map(drop);
+    }
+    if view.v1.is_empty() && view.unified.is_none() {
+        return Ok(());
+    }
+    let base =
+        file_system(root, BASE, "tmpfs", &[FsOption::Value("mode", "755"), FsOption::Value("size", "64k")], SAFE)?;
+    for (name, options) in &view.v1 {
+        let options: Vec<FsOption<'_>> = options
+            .iter()
+            .map(|option| match option.split_once('=') {
+                Some((key, value)) => FsOption::Value(key, value),
+                None => FsOption::Flag(option),
+            })
+            .collect();
+        file_system(root, &format!("{BASE}/{name}"), "cgroup", &options, SAFE)?;
+    }
+    if let Some(name) = &view.unified {
+        file_system(root, &format!("{BASE}/{name}"), "cgroup2", &[], SAFE)?;
+    }
+    mount::set_attributes(base.as_fd(), RDONLY, false).step(|| format!("failed to make {BASE} read-only"))
+}
+
+/// `/dev` and what belongs in it. The console is a pty of the devpts inside, so that a checkpoint can carry it.
+fn devices(root: BorrowedFd<'_>) -> Result<Pty, StepError> {
+    file_system(root, "/dev", "tmpfs", &[FsOption::Value("mode", "755"), FsOption::Value("size", "512k")], NOSUID)?;
+    for name in NODES {
+        let step = || format!("failed to put /dev/{name} in place");
+        match mount::clone_tree(Path::new(&format!("/dev/{name}")), false) {
+            Ok(node) => put(root, &format!("/dev/{name}"), node.as_fd(), false).step(step)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(StepError::new(step(), error)),
+        }
+    }
+    let dev = fs::open_in_root(root, "/dev", OFlags::PATH, Mode::empty()).step(|| "failed to open /dev".to_owned())?;
+    for (name, target) in LINKS {
+        rustix::fs::symlinkat(target, &dev, name).step(|| format!("failed to link /dev/{name}"))?;
+    }
+    let ptys = [FsOption::Value("mode", "0620"), FsOption::Value("gid", "5"), FsOption::Value("ptmxmode", "0666")];
+    file_system(root, "/dev/pts", "devpts", &ptys, NOSUID | NOEXEC)?;
+    file_system(root, "/dev/shm", "tmpfs", &[FsOption::Value("mode", "1777")], NOSUID | NODEV)?;
+    file_system(root, "/dev/mqueue", "mqueue", &[], SAFE)?;
+    console(root)
+}
+
+fn console(root: BorrowedFd<'_>) -> Result<Pty, StepError> {
+    let step = || "failed to make the console".to_owned();
+    let pty = pty::open(&format!("/proc/self/fd/{}/dev/pts/ptmx", root.as_raw_fd())).step(step)?;
+    pty::resize(pty.master.as_fd(), 80, 25).step(step)?;
+    let number = pty::number(pty.master.as_fd()).step(step)?;
+    let slave = fs::open_in_root(root, &format!("/dev/pts/{number}"), OFlags::PATH, Mode::empty()).step(step)?;
+    let bind = mount::clone_tree_at(slave.as_fd(), false).step(step)?;
+    put(root, "/dev/console", bind.as_fd(), false).step(step)?;
+    Ok(pty)
+}
+
+/// Binds a host file over one that the container has. Skipped where either is missing: LXCFS may serve fewer files.
+fn overlay(root: BorrowedFd<'_>, source: &str, target: &str) {
+    let Ok(from) = mount::clone_tree(Path::new(source), false) else { return };
+    if let Ok(place) = fs::open_in_root(root, target, OFlags::PATH, Mode::empty()) {
+        let _ = mount::attach(from.as_fd(), place.as_fd());
+    }
+}
+
+fn hide(root: BorrowedFd<'_>, plan: &Start) -> Result<(), StepError> {
+    for path in &plan.masked {
+        let step = || format!("failed to hide {path}");
+        let Ok(place) = fs::open_in_root(root, path, OFlags::PATH, Mode::empty()) else { continue };
+        let cover = if is_directory(place.as_fd()) {
+            mount::new_file_system("tmpfs", &[FsOption::Value("size", "0")], SAFE | RDONLY)
+        } else {
+            mount::clone_tree(Path::new("/dev/null"), false)
+        };
+        mount::attach(cover.step(step)?.as_fd(), place.as_fd()).step(step)?;
+    }
+    // Taken while they are writable, attached over their read-only selves.
+    let mut writable = Vec::new();
+    for path in &plan.writable {
+        let Ok(place) = fs::open_in_root(root, path, OFlags::PATH, Mode::empty()) else { continue };
+        let step = || format!("failed to keep {path} writable");
+        writable.push((path, mount::clone_tree_at(place.as_fd(), true).step(step)?));
+    }
+    for path in &plan.read_only {
+        let step = || format!("failed to make {path} read-only");
+        let Ok(place) = fs::open_in_root(root, path, OFlags::PATH, Mode::empty()) else { continue };
+        let copy = mount::clone_tree_at(place.as_fd(), true).step(step)?;
+        mount::set_attributes(copy.as_fd(), RDONLY, true).step(step)?;
+        mount::attach(copy.as_fd(), place.as_fd()).step(step)?;
+    }
+    for (path, copy) in writable {
+        put(root, path, copy.as_fd(), true).step(|| format!("failed to keep {path} writable"))?;
+    }
+    for (kind, path) in &plan.pristine {
+        file_system(root, path, kind, &[], SAFE)?;
+    }
+    Ok(())
+}
