@@ -27,4 +27,5 @@ pub use files::{FileAttributes, FileKind, PulledFile};
 pub use images::ImageUpload;
 pub use operations::{Events, Progress};
 pub use target::Target;
+pub use hyper::Method;
 pub use wire::{Message, Socket};

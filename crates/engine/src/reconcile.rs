@@ -72,7 +72,9 @@ impl Engine {
                 None
             }
         };
-        let adopted: Vec<_> = ids.iter().filter_map(adopt).collect();
+        // One without a directory of its own has no shim either; what it may have left is the sweep's.
+        let may_run = |id: &&InstanceId| self.paths.instance_run(id).exists();
+        let adopted: Vec<_> = ids.iter().filter(may_run).filter_map(adopt).collect();
         for id in ids.iter().filter(|id| self.live.get(id).is_none()) {
             let recorded = self.index.read().instances.get(id).cloned();
             let ran = recorded.is_some_and(|instance| {

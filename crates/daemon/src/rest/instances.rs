@@ -133,7 +133,7 @@ async fn create(mut context: Context) -> Result {
         kind: convert::instance_type(&body.kind)?,
         description: body.description,
         ephemeral: body.ephemeral,
-        profiles: if body.profiles.is_empty() { default_profiles(&context).await } else { Some(names(&body.profiles)?) },
+        profiles: body.profiles.as_deref().map(names).transpose()?,
         config: body.config,
         devices: body.devices,
         source,
@@ -141,12 +141,6 @@ async fn create(mut context: Context) -> Result {
         requestor: Some(context.caller.requestor()),
     };
     Ok(Reply::Async(context.engine.create_instance(request)?))
-}
-
-/// Incus tells "no profiles" from "not said" by `[]` and `null`; both reach us as empty, and only the command line's
-/// `--no-profiles` means the former, which it says with this header-less convention.
-async fn default_profiles(_: &Context) -> Option<Vec<ProfileName>> {
-    None
 }
 
 fn names(names: &[String]) -> Result<Vec<ProfileName>> {
