@@ -171,6 +171,79 @@ impl Command {
     }
 }
 
+/// One command without its siblings.
+#[derive(Debug, Parser)]
+#[command(name = "stapes")]
+struct Alone<T: Args> {
+    #[command(flatten)]
+    global: Global,
+    #[command(flatten)]
+    command: T,
+}
+
+/// One group of commands without the others.
+#[derive(Debug, Parser)]
+#[command(name = "stapes")]
+struct Group<T: Subcommand> {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: T,
+}
+
+fn alone<T: Args>(words: &[OsString], wrap: fn(T) -> Command) -> Option<Cli> {
+    let Alone { global, command } = Alone::try_parse_from(words).ok()?;
+    Some(Cli { global, command: wrap(command) })
+}
+
+fn group<T: Subcommand>(words: &[OsString], wrap: fn(T) -> Command) -> Option<Cli> {
+    let Group { global, command } = Group::try_parse_from(words).ok()?;
+    Some(Cli { global, command: wrap(command) })
+}
+
+/// Reads the command line. Building the tables of all commands costs more than a request, so the one that is named is tried
+/// by itself first; help, mistakes and global flags in front go to the whole parser.
+pub fn parse(words: &[OsString]) -> std::result::Result<Cli, clap::Error> {
+    quick(words).map_or_else(|| Cli::try_parse_from(words), Ok)
+}
+
+fn quick(words: &[OsString]) -> Option<Cli> {
+    let [program, first, rest @ ..] = words else { return None };
+    let words: Vec<_> = [program].into_iter().chain(rest).cloned().collect();
+    match first.to_str()? {
+        "launch" => alone(&words, Command::Launch),
+        "create" | "init" => alone(&words, Command::Create),
+        "start" => alone(&words, Command::Start),
+        "stop" => alone(&words, Command::Stop),
+        "restart" => alone(&words, Command::Restart),
+        "pause" | "freeze" => alone(&words, Command::Pause),
+        "resume" | "unfreeze" => alone(&words, Command::Resume),
+        "delete" | "rm" | "remove" => alone(&words, Command::Delete),
+        "rename" => alone(&words, Command::Rename),
+        "move" | "mv" => alone(&words, Command::Move),
+        "list" | "ls" => alone(&words, Command::List),
+        "info" => alone(&words, Command::Info),
+        "exec" => alone(&words, Command::Exec),
+        "shell" => alone(&words, Command::Shell),
+        "console" => alone(&words, Command::Console),
+        "monitor" => alone(&words, Command::Monitor),
+        "query" => alone(&words, Command::Query),
+        "version" => alone(&words, Command::Version),
+        "file" => group(&words, Command::File),
+        "config" => group(&words, Command::Config),
+        "profile" => group(&words, Command::Profile),
+        "image" => group(&words, Command::Image),
+        "network" => group(&words, Command::Network),
+        "storage" => group(&words, Command::Storage),
+        "project" => group(&words, Command::Project),
+        "remote" => group(&words, Command::Remote),
+        "operation" => group(&words, Command::Operation),
+        "warning" => group(&words, Command::Warning),
+        "admin" => group(&words, Command::Admin),
+        _ => None,
+    }
+}
+
 /// Commands of `incus` that Stapes does not have yet: said plainly instead of as a typing error.
 const NOT_YET: &[&str] = &[
     "alias",
@@ -387,6 +460,19 @@ mod tests {
     }
 
     #[test]
+    fn one_command_alone_reads_as_the_whole_parser_does() {
+        for line in ACCEPTED.lines().map(str::trim) {
+            let words: Vec<_> = ["stapes"].into_iter().chain(line.split(' ')).map(OsString::from).collect();
+            let whole = Cli::try_parse_from(&words).unwrap();
+            let skipped = line.starts_with('-') || line.starts_with("completion") || line.starts_with("manpage");
+            match quick(&words) {
+                Some(alone) => assert_eq!(format!("{alone:?}"), format!("{whole:?}"), "{line}"),
+                None => assert!(skipped, "{line} is not read by itself"),
+            }
+        }
+    }
+
+    #[test]
     fn wrong_command_lines_are_refused() {
         let refused = [
             "",
@@ -400,7 +486,8 @@ mod tests {
         ];
         for line in refused {
             let words = ["stapes"].into_iter().chain(line.split(' ').filter(|word| !word.is_empty()));
-            assert!(Cli::try_parse_from(words).is_err(), "{line}");
+            let words: Vec<_> = words.map(OsString::from).collect();
+            assert!(parse(&words).is_err(), "{line}");
         }
     }
 

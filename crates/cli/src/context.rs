@@ -173,7 +173,7 @@ pub fn piped_input() -> Result<Option<String>> {
 /// `key=value` pairs.
 pub fn pairs(args: &[String]) -> Result<Vec<(String, String)>> {
     let pair = |arg: &String| match arg.split_once('=') {
-        Some((key, value)) if value == "-" => Ok((key.to_owned(), read_value()?)),
+        Some((key, "-")) => Ok((key.to_owned(), read_value()?)),
         Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
         None => Err(Failure::new(format!("{arg:?} is not of the form key=value"))),
     };

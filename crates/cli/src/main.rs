@@ -19,8 +19,6 @@ mod yaml;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::args::Cli;
 use crate::context::Ctx;
 use crate::failure::Result;
@@ -32,7 +30,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     // Incus's client, like ours, ends with 1 on a wrong command line, not with clap's 2.
-    let cli = match Cli::try_parse_from(words) {
+    let cli = match args::parse(&words) {
         Ok(cli) => cli,
         Err(usage) => {
             // Nothing can be done about a closed stderr.

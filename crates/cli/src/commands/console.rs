@@ -66,13 +66,7 @@ async fn attach(ctx: &Ctx, name: &str, kind: &str, force: bool) -> Result<()> {
             .hint(format!("`stapes console {name} --show-log` prints what it has shown")));
     }
     let (width, height) = terminal::size().unwrap_or((80, 25));
-    let post = InstanceConsolePost {
-        width: width as i64,
-        height: height as i64,
-        kind: kind.to_owned(),
-        force,
-        ..InstanceConsolePost::default()
-    };
+    let post = InstanceConsolePost { width: width as i64, height: height as i64, kind: kind.to_owned(), force };
     let signals = Signals::new()?;
     let session = ctx.client.console(name, &post).await?;
     out::line("To detach from the console, press: <ctrl>+a q")?;

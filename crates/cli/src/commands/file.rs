@@ -419,7 +419,7 @@ async fn push_file(ctx: &Ctx, source: &Path, place: &Place, given: FileAttribute
         gid: given.gid.or(Some(found.gid())),
         mode: given.mode.or(Some(found.permissions().mode() & 0o7777)),
     };
-    let length = found.is_file().then(|| found.len());
+    let length = found.is_file().then_some(found.len());
     let mut progress = Progress::new(ctx.quiet, &format!("Pushing {}", source.display()));
     let counted = Counted { file, sent: 0, total: length, report: Box::new(move |text| progress.show(text)) };
     place.write(ctx, FileKind::File, attributes, Upload::reader(counted, length)).await

@@ -95,7 +95,7 @@ impl Import {
             }
         }
         let operation = match files.as_slice() {
-            [url] if url.starts_with("https://") => self.from_url(ctx, url, properties).await?,
+            [url] if url.starts_with("https://") => self.fetch(ctx, url, properties).await?,
             [url, ..] if url.starts_with("http://") => fail!("images are fetched by https only, not from {url}"),
             [metadata] => self.upload(ctx, metadata, None, properties).await?,
             [metadata, rootfs] => self.upload(ctx, metadata, Some(rootfs), properties).await?,
@@ -110,7 +110,7 @@ impl Import {
         Ok(())
     }
 
-    async fn from_url(&self, ctx: &Ctx, url: &str, properties: ConfigMap) -> Result<Operation> {
+    async fn fetch(&self, ctx: &Ctx, url: &str, properties: ConfigMap) -> Result<Operation> {
         let source = ImagesPostSource {
             kind: "url".to_owned(),
             mode: "pull".to_owned(),
@@ -155,7 +155,7 @@ async fn open(path: &str) -> Result<(String, tokio::fs::File, Option<u64>)> {
     }
     file.set_max_buf_size(1 << 20);
     let name = Path::new(path).file_name().map_or(path.into(), |name| name.to_string_lossy());
-    Ok((name.into_owned(), file, found.is_file().then(|| found.len())))
+    Ok((name.into_owned(), file, found.is_file().then_some(found.len())))
 }
 
 async fn is_qcow2(file: &tokio::fs::File) -> Result<bool> {

@@ -60,7 +60,9 @@ impl Column {
     }
 }
 
-const LETTERS: &[(char, &str, Needs, fn(&InstanceFull) -> String)] = &[
+type Letter = (char, &'static str, Needs, fn(&InstanceFull) -> String);
+
+const LETTERS: &[Letter] = &[
     ('4', "IPV4", Needs::State, |i| addresses(i, "inet")),
     ('6', "IPV6", Needs::State, |i| addresses(i, "inet6")),
     ('a', "ARCHITECTURE", Needs::Nothing, |i| i.architecture.clone()),

@@ -229,7 +229,7 @@ async fn info(ctx: &Ctx, pool: &str, spec: &str) -> Result<()> {
     if let Some(usage) = &state.usage {
         _ = writeln!(text, "Usage: {}", units::iec(usage.used as i64));
         if usage.total > 0 {
-            _ = writeln!(text, "Total: {}", units::iec(usage.total as i64));
+            _ = writeln!(text, "Total: {}", units::iec(usage.total));
         }
     }
     if !volume.created_at.is_unset() {
