@@ -272,7 +272,11 @@ impl Engine {
             refresh: false,
         };
         let mut told = |progress: stapes_image::build::Progress| {
-            operation.progress("build_image", &format!("Building debian:{release}: {}", progress.text), progress.percent);
+            operation.progress(
+                "build_image",
+                &format!("Building debian:{release}: {}", progress.text),
+                progress.percent,
+            );
         };
         let built = match release {
             "busybox" => stapes_image::build::busybox(&spec, &mut told)?,
@@ -345,7 +349,13 @@ impl Engine {
         self.index.read().alias(project, name).cloned().ok_or_else(|| Error::missing("image alias", name))
     }
 
-    pub fn create_alias(&self, project: &ProjectName, name: AliasName, description: String, target: &str) -> Result<()> {
+    pub fn create_alias(
+        &self,
+        project: &ProjectName,
+        name: AliasName,
+        description: String,
+        target: &str,
+    ) -> Result<()> {
         if self.index.read().alias(project, &name).is_some() {
             return Err(Error::exists("image alias", name));
         }

@@ -24,7 +24,8 @@ impl Engine {
         if !metadata.templates.values().any(|template| template.when.contains(&trigger)) {
             return Ok(());
         }
-        let rendered = templates::render_volume(&volume, &metadata, trigger, &self.template_context(instance, &metadata))?;
+        let rendered =
+            templates::render_volume(&volume, &metadata, trigger, &self.template_context(instance, &metadata))?;
         let driver = self.driver(instance.kind)?;
         let root = volume.join("rootfs");
         for file in rendered {
@@ -39,7 +40,10 @@ impl Engine {
                 mode: file.mode.unwrap_or(0o644),
             };
             driver.files_offline(&root, &request).map_err(|error| {
-                Error::failed(format!("failed to write {} from its template into {}", file.path.display(), instance.name), error)
+                Error::failed(
+                    format!("failed to write {} from its template into {}", file.path.display(), instance.name),
+                    error,
+                )
             })?;
         }
         Ok(())
