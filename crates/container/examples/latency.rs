@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [_, shim, root, rest @ ..] = &arguments[..] else { return Err("usage: latency SHIM ROOT [ROUNDS]".into()) };
     let rounds: u64 = rest.first().map_or(Ok(40), |text| text.parse())?;
     let own = format!("stapes-latency-{}", std::process::id());
-    let dir = std::env::temp_dir().join(&own);
+    let dir = std::path::Path::new("/dev/shm").join(&own);
     fs::create_dir_all(dir.join("run"))?;
     let settings =
         Settings { shim: PathBuf::from(shim), run_dir: dir.join("run"), cgroup_parent: own.clone(), warm: 4 };

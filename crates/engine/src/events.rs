@@ -33,6 +33,8 @@ pub struct Event {
     pub kind: EventKind,
     pub project: String,
     pub text: Arc<str>,
+    /// Epoch and number in the journal: what a listener names to go on after it.
+    pub position: (u64, u64),
 }
 
 /// Who asked for what caused an event.
@@ -85,8 +87,8 @@ impl Events {
             "project": project,
         });
         let text: Arc<str> = event.to_string().into();
-        self.journal.append_event(&text);
+        let position = self.journal.append_event(&text);
         // Nobody listening is no error.
-        let _ = self.sender.send(Event { kind, project: project.to_owned(), text });
+        let _ = self.sender.send(Event { kind, project: project.to_owned(), text, position });
     }
 }

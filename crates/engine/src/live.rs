@@ -25,7 +25,15 @@ pub struct LiveInstance {
     pub running: Arc<dyn Running>,
     frozen: AtomicBool,
     exited: watch::Sender<Option<Exit>>,
-    execs: Mutex<HashMap<u64, watch::Sender<Option<ExitStatus>>>>,
+    execs: Mutex<Execs>,
+}
+
+/// Exits of commands, and who waits for them.
+#[derive(Default)]
+struct Execs {
+    waited: HashMap<u64, watch::Sender<Option<ExitStatus>>>,
+    /// No more exits will be told.
+    over: bool,
 }
 
 impl LiveInstance {
@@ -56,14 +64,15 @@ impl LiveInstance {
     fn exec(&self, exec: u64) -> watch::Sender<Option<ExitStatus>> {
         let mut execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever comes first, the exit or its waiter, makes the entry; the waiter removes it.
-        execs.entry(exec).or_insert_with(|| watch::channel(None).0).clone()
+        let none_comes = execs.over.then_some(ExitStatus::Unknown);
+        execs.waited.entry(exec).or_insert_with(|| watch::channel(none_comes).0).clone()
     }
 
     /// Waits for the exit of an exec.
     pub async fn exec_exited(&self, exec: u64) -> ExitStatus {
         let mut ended = self.exec(exec).subscribe();
         let status = ended.wait_for(Option::is_some).await.map(|status| *status);
-        self.execs.lock().unwrap_or_else(PoisonError::into_inner).remove(&exec);
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner).waited.remove(&exec);
         status.ok().flatten().unwrap_or(ExitStatus::Unknown)
     }
 
@@ -101,7 +110,9 @@ impl LiveInstance {
     }
 
     fn end_execs(&self) {
-        for sender in self.execs.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        let mut execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
+        execs.over = true;
+        for sender in execs.waited.values() {
             sender.send_if_modified(|status| {
                 let open = status.is_none();
                 status.get_or_insert(ExitStatus::Unknown);

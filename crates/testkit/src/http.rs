@@ -244,7 +244,8 @@ impl Api {
         let started = self.envelope("POST", &format!("/1.0/instances/{instance}/exec"), &body)?;
         let url = started["operation"].as_str().context("an exec without an operation")?;
         // A program that cannot be run fails the operation, and still has an exit code: 126 or 127.
-        let ended = self.get(&format!("{url}/wait?timeout=120"))?;
+        let waited = self.get(&format!("{url}/wait?timeout=120"));
+        let ended = waited.or_else(|_| self.get(url))?;
         let metadata = &ended["metadata"];
         let code = metadata["return"].as_i64().with_context(|| format!("no exit code in {ended}"))?;
         let output = |fd: &str| -> Result<String> {

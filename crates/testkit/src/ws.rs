@@ -165,6 +165,7 @@ impl Session {
         for output in outputs {
             output.read_to_end()?;
         }
+        self.streams.clear();
         let ended = api.wait(&self.operation)?;
         ended["metadata"]["return"].as_i64().with_context(|| format!("no exit code in {ended}"))
     }

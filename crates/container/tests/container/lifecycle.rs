@@ -268,6 +268,27 @@ fn a_killed_shim_is_noticed_and_replaced() {
 }
 
 #[test]
+fn many_start_and_end_side_by_side() {
+    let Some(host) = Host::new("parallel") else { return };
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let host = &host;
+            scope.spawn(move || {
+                let plan = host.busybox_plan(100 + thread);
+                for round in 0..3 {
+                    let running = host.driver.start(&plan).unwrap();
+                    let text = format!("{thread} {round}\n");
+                    assert_eq!(exec_output(&*running, &format!("echo {}", text.trim())), (text, ExitStatus::Code(0)));
+                    running.kill().unwrap();
+                    wait_event(&*running, |event| matches!(event, Event::Exited { .. }));
+                }
+                host.assert_gone(&plan);
+            });
+        }
+    });
+}
+
+#[test]
 fn services_are_kept_by_the_nursery() {
     let Some(mut host) = Host::new("services") else { return };
     let argv = |seconds: &str| vec!["sleep".to_owned(), seconds.to_owned()];

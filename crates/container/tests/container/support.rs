@@ -138,7 +138,11 @@ impl Drop for Host {
             self.driver = empty;
         }
         if let Ok(cgroups) = cgroups {
-            let _ = cgroups.remove_parent();
+            // A thread of the driver's may still be removing the last instance's groups.
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while cgroups.remove_parent().is_err() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
         for shim in shims_of(&self.dir) {
             let _ = stapes_sys::process::kill(shim, 9);

@@ -6,6 +6,7 @@
 mod console;
 mod create;
 mod delete;
+mod exec;
 mod files;
 mod freeze;
 mod images;
@@ -27,6 +28,7 @@ mod templates;
 mod update;
 
 pub use create::{CreateInstance, CreateSource};
+pub use exec::{ExecCommand, ExecOutput, ExecTarget, exec_failed};
 pub use images::{ImageEdit, ImportedImage};
 pub use init::InitPlan;
 pub use instances::{Expanded, InstanceEdit};
