@@ -95,9 +95,8 @@ fn look(daemon: &Daemon) -> Vec<String> {
 /// Ids of the instances that run.
 fn running(daemon: &Daemon, stored: &Stored) -> anyhow::Result<BTreeSet<String>> {
     let list = daemon.api().get("/1.0/instances?recursion=1")?;
-    let is_running = |name: &str| {
-        list.as_array().into_iter().flatten().any(|one| one["name"] == name && one["status"] == "Running")
-    };
+    let is_running =
+        |name: &str| list.as_array().into_iter().flatten().any(|one| one["name"] == name && one["status"] == "Running");
     let instances = stored.all("instance/");
     Ok(instances.filter(|(_, one)| one["name"].as_str().is_some_and(is_running)).map(|(id, _)| id.to_owned()).collect())
 }
@@ -118,7 +117,8 @@ fn rows(stored: &Stored, wrong: &mut Vec<String>) {
             wrong.push(format!("instance {id} ({name}) has no name row"));
         }
     }
-    wrong.extend(stored.open_operations.iter().map(|open| format!("an operation is still open in the journal: {open}")));
+    wrong
+        .extend(stored.open_operations.iter().map(|open| format!("an operation is still open in the journal: {open}")));
 }
 
 fn entries(dir: &Path) -> BTreeSet<String> {
@@ -136,7 +136,11 @@ fn compare(dir: &Path, may: &BTreeSet<String>, must: &BTreeSet<String>, wrong: &
 fn files(daemon: &Daemon, stored: &Stored, wrong: &mut Vec<String>) {
     let (state, none) = (daemon.state_dir(), BTreeSet::new());
     let ids = stored.names("instance/");
-    compare(&state.join("run/instances"), &ids, &none, wrong);
+    // Sockets lie in a file system that is mounted where the daemon lives.
+    let run = state.join("run/instances");
+    let listed = daemon.on_host(&["ls", "-A", &run.to_string_lossy()]).stdout;
+    let strangers = listed.lines().filter(|name| !ids.contains(*name));
+    wrong.extend(strangers.map(|name| format!("left: run/instances/{name}")));
     compare(&state.join("logs"), &ids, &none, wrong);
     let images = stored.names("image/");
     let mut image_files = images.clone();
@@ -194,14 +198,16 @@ fn host(daemon: &Daemon, stored: &Stored, running: &BTreeSet<String>, wrong: &mu
     for line in daemon.remains() {
         let (kind, rest) = line.split_once(' ').unwrap_or((&line, ""));
         let expected = match kind {
-            "mount" => is_pool(rest, "storage-pools", ""),
+            "mount" => is_pool(rest, "storage-pools", "") || *rest == *state.join("run").to_string_lossy(),
             "link" if networks.contains(rest) => true,
             "link" => {
                 veths += 1;
                 true
             }
             "loop" => rest.rsplit(" on ").next().is_some_and(|file| is_pool(file, "disks", ".img")),
-            "cgroup" => daemon.group_name(rest).is_some_and(|name| running.contains(&name) || name.starts_with(&own_spares)),
+            "cgroup" => {
+                daemon.group_name(rest).is_some_and(|name| running.contains(&name) || name.starts_with(&own_spares))
+            }
             "nftables" => {
                 tables += 1;
                 true

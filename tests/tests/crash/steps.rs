@@ -78,20 +78,49 @@ fn imported_url(client: &Client) -> String {
 }
 
 pub const INSTANCE_VERBS: &[Verb] = &[
-    Verb { name: "create", before: nothing, request: |c| c.request("POST", "/1.0/instances", &instance("c1", false)),
-        after: |w| is(w, "c1", "Stopped") },
-    Verb { name: "launch", before: nothing, request: |c| c.request("POST", "/1.0/instances", &instance("c1", true)),
-        after: |w| is(w, "c1", "Running") },
-    Verb { name: "start", before: create, request: |c| c.state("c1", "start", false), after: |w| is(w, "c1", "Running") },
+    Verb {
+        name: "create",
+        before: nothing,
+        request: |c| c.request("POST", "/1.0/instances", &instance("c1", false)),
+        after: |w| is(w, "c1", "Stopped"),
+    },
+    Verb {
+        name: "launch",
+        before: nothing,
+        request: |c| c.request("POST", "/1.0/instances", &instance("c1", true)),
+        after: |w| is(w, "c1", "Running"),
+    },
+    Verb {
+        name: "start",
+        before: create,
+        request: |c| c.state("c1", "start", false),
+        after: |w| is(w, "c1", "Running"),
+    },
     Verb { name: "stop", before: launch, request: |c| c.state("c1", "stop", false), after: |w| is(w, "c1", "Stopped") },
-    Verb { name: "stop --force", before: launch, request: |c| c.state("c1", "stop", true),
-        after: |w| is(w, "c1", "Stopped") },
-    Verb { name: "restart --force", before: launch, request: |c| c.state("c1", "restart", true),
-        after: |w| is(w, "c1", "Running") },
-    Verb { name: "delete", before: create, request: |c| c.request("DELETE", "/1.0/instances/c1", &Value::Null),
-        after: |w| is(w, "c1", "gone") },
-    Verb { name: "rename", before: create,
-        request: |c| c.request("POST", "/1.0/instances/c1", &json!({ "name": "c2" })), after: |w| is(w, "c2", "Stopped") },
+    Verb {
+        name: "stop --force",
+        before: launch,
+        request: |c| c.state("c1", "stop", true),
+        after: |w| is(w, "c1", "Stopped"),
+    },
+    Verb {
+        name: "restart --force",
+        before: launch,
+        request: |c| c.state("c1", "restart", true),
+        after: |w| is(w, "c1", "Running"),
+    },
+    Verb {
+        name: "delete",
+        before: create,
+        request: |c| c.request("DELETE", "/1.0/instances/c1", &Value::Null),
+        after: |w| is(w, "c1", "gone"),
+    },
+    Verb {
+        name: "rename",
+        before: create,
+        request: |c| c.request("POST", "/1.0/instances/c1", &json!({ "name": "c2" })),
+        after: |w| is(w, "c2", "Stopped"),
+    },
 ];
 
 pub const FILE_VERBS: &[Verb] = &[
@@ -100,39 +129,66 @@ pub const FILE_VERBS: &[Verb] = &[
 ];
 
 pub const OTHER_VERBS: &[Verb] = &[
-    Verb { name: "profile create", before: nothing,
+    Verb {
+        name: "profile create",
+        before: nothing,
         request: |c| c.request("POST", "/1.0/profiles", &json!({ "name": "p1", "config": { "limits.cpu": "1" } })),
-        after: |w| there(w, "/1.0/profiles/p1", true) },
-    Verb { name: "network create", before: nothing,
+        after: |w| there(w, "/1.0/profiles/p1", true),
+    },
+    Verb {
+        name: "network create",
+        before: nothing,
         request: |c| c.request("POST", "/1.0/networks", &json!({ "name": "net1", "type": "bridge" })),
-        after: |w| there(w, "/1.0/networks/net1", true) },
-    Verb { name: "network delete",
+        after: |w| there(w, "/1.0/networks/net1", true),
+    },
+    Verb {
+        name: "network delete",
         before: |w| w.client.request("POST", "/1.0/networks", &json!({ "name": "net1", "type": "bridge" })),
         request: |c| c.request("DELETE", "/1.0/networks/net1", &Value::Null),
-        after: |w| there(w, "/1.0/networks/net1", false) },
-    Verb { name: "pool create (dir)", before: nothing,
+        after: |w| there(w, "/1.0/networks/net1", false),
+    },
+    Verb {
+        name: "pool create (dir)",
+        before: nothing,
         request: |c| c.request("POST", "/1.0/storage-pools", &json!({ "name": "pool1", "driver": "dir" })),
-        after: |w| there(w, "/1.0/storage-pools/pool1", true) },
-    Verb { name: "pool delete (dir)",
+        after: |w| there(w, "/1.0/storage-pools/pool1", true),
+    },
+    Verb {
+        name: "pool delete (dir)",
         before: |w| w.client.request("POST", "/1.0/storage-pools", &json!({ "name": "pool1", "driver": "dir" })),
         request: |c| c.request("DELETE", "/1.0/storage-pools/pool1", &Value::Null),
-        after: |w| there(w, "/1.0/storage-pools/pool1", false) },
+        after: |w| there(w, "/1.0/storage-pools/pool1", false),
+    },
 ];
 
 pub const LOOP_VERBS: &[Verb] = &[
-    Verb { name: "pool create (btrfs)", before: nothing, request: create_loop_pool,
-        after: |w| there(w, "/1.0/storage-pools/pool1", true) },
-    Verb { name: "pool delete (btrfs)", before: |w| create_loop_pool(&w.client),
+    Verb {
+        name: "pool create (btrfs)",
+        before: nothing,
+        request: create_loop_pool,
+        after: |w| there(w, "/1.0/storage-pools/pool1", true),
+    },
+    Verb {
+        name: "pool delete (btrfs)",
+        before: |w| create_loop_pool(&w.client),
         request: |c| c.request("DELETE", "/1.0/storage-pools/pool1", &Value::Null),
-        after: |w| there(w, "/1.0/storage-pools/pool1", false) },
+        after: |w| there(w, "/1.0/storage-pools/pool1", false),
+    },
 ];
 
 pub const IMAGE_VERBS: &[Verb] = &[
-    Verb { name: "image import", before: nothing, request: import,
-        after: |w| (imported(w) != 1).then(|| "the imported image is lost".to_owned()) },
-    Verb { name: "image delete", before: |w| import(&w.client),
+    Verb {
+        name: "image import",
+        before: nothing,
+        request: import,
+        after: |w| (imported(w) != 1).then(|| "the imported image is lost".to_owned()),
+    },
+    Verb {
+        name: "image delete",
+        before: |w| import(&w.client),
         request: |c| c.request("DELETE", &imported_url(c), &Value::Null),
-        after: |w| (imported(w) != 0).then(|| "the deleted image is there".to_owned()) },
+        after: |w| (imported(w) != 0).then(|| "the deleted image is there".to_owned()),
+    },
 ];
 
 fn create_loop_pool(client: &Client) -> Outcome {

@@ -60,7 +60,9 @@ impl Slot {
                 let between = vec![(name.clone(), Phase::Stopped)];
                 let done = (name.clone(), to);
                 self.files.clear();
-                self.change("create", between, done, || client.request("POST", "/1.0/instances", &instance(&name, start)))
+                self.change("create", between, done, || {
+                    client.request("POST", "/1.0/instances", &instance(&name, start))
+                })
             }
             Phase::Stopped if choice < 45 => {
                 let done = (name.clone(), Phase::Running(None));
@@ -70,7 +72,8 @@ impl Slot {
                 let url = format!("/1.0/instances/{name}");
                 let done = (format!("w{}", self.number), Phase::Absent);
                 let gone = (name, Phase::Absent);
-                let result = self.change("delete", vec![gone], done, || client.request("DELETE", &url, &Value::Null))?;
+                let result =
+                    self.change("delete", vec![gone], done, || client.request("DELETE", &url, &Value::Null))?;
                 Ok(result)
             }
             Phase::Stopped if choice < 85 => {
@@ -138,7 +141,8 @@ impl Slot {
     fn check(&mut self, world: &World, wrong: &mut Vec<String>) {
         let listed = world.instances();
         let names = [format!("w{}", self.number), format!("x{}", self.number)];
-        let mut found: Vec<_> = names.iter().filter_map(|name| Some((name.clone(), listed.get(name)?.clone()))).collect();
+        let mut found: Vec<_> =
+            names.iter().filter_map(|name| Some((name.clone(), listed.get(name)?.clone()))).collect();
         if found.len() > 1 {
             wrong.push(format!("both {names:?} are there"));
         }
