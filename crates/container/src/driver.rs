@@ -292,6 +292,15 @@ impl Driver for ContainerDriver {
         Ok(removed)
     }
 
+    fn close(&self) {
+        self.inner.pool.close();
+        self.inner.nursery.quit();
+        // Refused while an instance is left, which is right.
+        if let Err(error) = self.inner.cgroups.remove_parent() {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the parent groups stay");
+        }
+    }
+
     fn files_offline(&self, root: &Path, request: &FileRequest) -> Result<FileReply, DriverError> {
         let path = convert::path(request);
         let failed = |error: io::Error| DriverError::other(format!("failed to prepare a request on {path}"), error);

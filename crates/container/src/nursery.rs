@@ -78,6 +78,14 @@ impl Nursery {
             .ok_or_else(|| failed(io::ErrorKind::ConnectionRefused.into()))
     }
 
+    /// Ends the nursery that runs, if any, and its services; its shims live on.
+    pub fn quit(&self) {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Ok(Some(found)) = Connection::open(&self.run_dir, NURSERY_SOCKET) {
+            drop(found.ask::<_, NurseryReply>(&NurseryRequest::Quit, &[], PATIENCE));
+        }
+    }
+
     fn spawn(&self) -> Result<(), DriverError> {
         let doing = || format!("failed to start the shim nursery ({})", self.program.display());
         std::fs::create_dir_all(&self.run_dir).map_err(|error| DriverError::other(doing(), error))?;

@@ -93,7 +93,7 @@ struct Shelf {
 pub struct Pool {
     shelf: Arc<Shelf>,
     maker: Arc<Maker>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Pool {
@@ -103,7 +103,7 @@ impl Pool {
             let (shelf, maker) = (Arc::clone(&shelf), Arc::clone(&maker));
             std::thread::spawn(move || keep_filled(&shelf, &maker, wanted))
         });
-        Self { shelf, maker, thread }
+        Self { shelf, maker, thread: Mutex::new(thread) }
     }
 
     /// A spare one, or one made now.
@@ -155,13 +155,20 @@ fn keep_filled(shelf: &Shelf, maker: &Maker, wanted: usize) {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Pool {
+    /// Makes no more, and ends those that are ready. May run twice.
+    pub fn close(&self) {
         {
             // Under the lock, so that the thread is either before its look at `stop` or already asleep.
             let _ready = self.shelf.ready.lock().unwrap_or_else(PoisonError::into_inner);
             self.shelf.stop.store(true, Ordering::Relaxed);
             self.shelf.taken.notify_all();
         }
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = thread.join();
         }
         for warm in self.shelf.ready.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {

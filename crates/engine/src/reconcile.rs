@@ -179,7 +179,8 @@ impl Engine {
                 expanded.flag("boot.autostart").unwrap_or(ran)
             })
             .collect();
-        let number = |config: &crate::records::Config, key: &str| config.get(key).and_then(|text| text.parse::<i64>().ok());
+        let number =
+            |config: &crate::records::Config, key: &str| config.get(key).and_then(|text| text.parse::<i64>().ok());
         wanted.sort_by_key(|(_, expanded)| {
             std::cmp::Reverse(number(&expanded.config, "boot.autostart.priority").unwrap_or(0))
         });
@@ -191,7 +192,9 @@ impl Engine {
             if !outcome.is_empty() {
                 tracing::error!(instance = instance.name.as_str(), error = outcome, "it could not be started at boot");
             }
-            if let Some(delay) = number(&expanded.config, "boot.autostart.delay").and_then(|delay| u64::try_from(delay).ok()) {
+            if let Some(delay) =
+                number(&expanded.config, "boot.autostart.delay").and_then(|delay| u64::try_from(delay).ok())
+            {
                 tokio::time::sleep(std::time::Duration::from_secs(delay)).await;
             }
         }

@@ -24,7 +24,7 @@ mod unpack;
 pub mod worker;
 mod xattr;
 
-pub use compression::Compression;
+pub use compression::{Compression, file_extension};
 pub use error::{ImageError, UnpackFault};
 pub use extract::UnpackReport;
 pub use fingerprint::{Hasher, fingerprint};

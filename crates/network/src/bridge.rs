@@ -97,8 +97,7 @@ impl Bridge {
         let route = |pair: &[&str]| Some((pair[0].parse().ok()?, pair[1].parse().ok()?));
         Ok(Self {
             name: network.name.clone(),
-            mac: parse_mac(config.get("bridge.hwaddr"))
-                .unwrap_or_else(|| addresses::bridge_mac(&network.name, host)),
+            mac: parse_mac(config.get("bridge.hwaddr")).unwrap_or_else(|| addresses::bridge_mac(&network.name, host)),
             mtu: config.get("bridge.mtu").parse().ok(),
             multicast_snooping: config.flag("bridge.multicast_snooping", true),
             domain: match config.get("dns.domain") {

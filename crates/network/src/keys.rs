@@ -30,11 +30,7 @@ mod tests {
                 "12",
                 "key \"bridge.mtu\": value \"12\" is invalid, expected a whole number from 1280 to 65535",
             ),
-            (
-                "tunnel.a.protocol",
-                "gre",
-                "key \"tunnel.a.protocol\": not supported: tunnels are not built yet",
-            ),
+            ("tunnel.a.protocol", "gre", "key \"tunnel.a.protocol\": not supported: tunnels are not built yet"),
             (
                 "ipv4.address",
                 "10.0.0.0/24",

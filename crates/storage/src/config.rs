@@ -6,7 +6,11 @@ use crate::{PoolConfig, PoolError};
 
 /// Refuses a key that the driver does not have, or a value of the wrong type, by name.
 pub(crate) fn check(pool: &PoolConfig, driver: &'static str) -> Result<(), PoolError> {
-    validate_pool_config(driver, &pool.config).map_err(|error| PoolError::Key { pool: pool.name.clone(), driver, error })
+    validate_pool_config(driver, &pool.config).map_err(|error| PoolError::Key {
+        pool: pool.name.clone(),
+        driver,
+        error,
+    })
 }
 
 /// A key's value; an empty one is not set.

@@ -74,9 +74,7 @@ impl PoolError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Key { error, .. } => error.kind(),
-            Self::UnknownDriver { .. }
-            | Self::InvalidValue { .. }
-            | Self::InvalidId { .. } => ErrorKind::BadRequest,
+            Self::UnknownDriver { .. } | Self::InvalidValue { .. } | Self::InvalidId { .. } => ErrorKind::BadRequest,
             Self::MissingTool { .. } | Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::NoVolume { .. } | Self::NoSnapshot { .. } => ErrorKind::NotFound,
             Self::Taken { .. }

@@ -61,7 +61,11 @@ impl Tables {
 
 /// What the daemon itself keeps under `volatile.` is not the table's to judge.
 fn without_volatile(config: &Config) -> Config {
-    config.iter().filter(|(key, _)| !key.starts_with("volatile.")).map(|(key, value)| (key.clone(), value.clone())).collect()
+    config
+        .iter()
+        .filter(|(key, _)| !key.starts_with("volatile."))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }
 
 impl Engine {

@@ -1,11 +1,6 @@
 //! Managed networks: make, bring up, change, delete; what dnsmasq is told of each NIC.
 
-use std::{
-    collections::HashSet,
-    net::IpAddr,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::HashSet, net::IpAddr, path::Path, sync::Arc};
 
 use ipnet::IpNet;
 use stapes_network::{Bridge, DnsmasqPaths, NetworkConfig, Reservation};
@@ -32,12 +27,10 @@ impl Engine {
         }
         let taken = self.taken_subnets()?;
         let world = Arc::clone(&self.world);
-        let completed = stapes_network::complete(
-            &network_config(&network),
-            &taken,
-            stapes_network::ipv6_available(),
-            &mut || world.random(),
-        )?;
+        let completed =
+            stapes_network::complete(&network_config(&network), &taken, stapes_network::ipv6_available(), &mut || {
+                world.random()
+            })?;
         network.config = completed.config;
         let made = self.network_up(&network).and_then(|()| self.put(&network, Check::Absent(network.key())));
         if let Err(error) = made {
@@ -62,12 +55,10 @@ impl Engine {
         let own: Vec<_> = self.bridge(&stored)?.subnets();
         let taken: Vec<_> = others.into_iter().filter(|subnet| !own.contains(subnet)).collect();
         let world = Arc::clone(&self.world);
-        let completed = stapes_network::complete(
-            &network_config(&changed),
-            &taken,
-            stapes_network::ipv6_available(),
-            &mut || world.random(),
-        )?;
+        let completed =
+            stapes_network::complete(&network_config(&changed), &taken, stapes_network::ipv6_available(), &mut || {
+                world.random()
+            })?;
         changed.config = completed.config;
         if let Err(error) = self.network_up(&changed) {
             // Back to what worked.
@@ -111,9 +102,9 @@ impl Engine {
         let paths = self.dnsmasq_paths(&network.name);
         stapes_network::prepare_files(&bridge, &paths)?;
         let argv = stapes_network::dnsmasq_argv(&bridge, &paths);
-        self.services.ensure_service(&service_name(&network.name), &argv).map_err(|error| {
-            Error::failed(format!("failed to start dnsmasq for network {}", network.name), error)
-        })?;
+        self.services
+            .ensure_service(&service_name(&network.name), &argv)
+            .map_err(|error| Error::failed(format!("failed to start dnsmasq for network {}", network.name), error))?;
         Ok(())
     }
 
@@ -184,7 +175,11 @@ impl Engine {
                 Ok(())
             };
             if let Err(error) = forget() {
-                tracing::warn!(network = nic.network.as_str(), error = crate::chain(&error), "a DHCP reservation is left");
+                tracing::warn!(
+                    network = nic.network.as_str(),
+                    error = crate::chain(&error),
+                    "a DHCP reservation is left"
+                );
             }
         }
     }
@@ -255,7 +250,10 @@ impl Engine {
 fn find_program(name: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     let folders = path.split(':').chain(["/usr/sbin", "/usr/bin", "/sbin", "/bin"]);
-    folders.filter(|folder| folder.starts_with('/')).map(|folder| Path::new(folder).join(name)).find(|file| file.is_file())
+    folders
+        .filter(|folder| folder.starts_with('/'))
+        .map(|folder| Path::new(folder).join(name))
+        .find(|file| file.is_file())
 }
 
 /// SIGHUP: dnsmasq re-reads its reservations.

@@ -260,7 +260,8 @@ impl Engine {
 
     /// The links of a start, with everything that the shim needs to make them.
     pub(crate) fn links(&self, instance: &records::Instance, requests: &stapes_device::Requests) -> Result<Vec<Link>> {
-        let number = |(number, link): (usize, &LinkRef)| self.link(instance, u16::try_from(number).unwrap_or(u16::MAX), link);
+        let number =
+            |(number, link): (usize, &LinkRef)| self.link(instance, u16::try_from(number).unwrap_or(u16::MAX), link);
         requests.links.iter().enumerate().map(number).collect()
     }
 

@@ -18,7 +18,7 @@ use crate::{
     records,
 };
 
-use super::{create::lock_name, task, instance_url};
+use super::{create::lock_name, instance_url, task};
 
 impl Engine {
     /// Starts a stopped instance.
