@@ -46,7 +46,9 @@ impl Expanded {
     pub fn root_size(&self) -> Result<Option<ByteSize>> {
         let root = self.devices.values().find(|device| device.get("path").is_some_and(|path| path == "/"));
         let size = root.and_then(|device| device.get("size")).filter(|size| !size.is_empty());
-        let size = size.map(|text| text.parse().map_err(|error: stapes_model::SizeError| Error::invalid("size", error.to_string())));
+        let size = size.map(|text| {
+            text.parse().map_err(|error: stapes_model::SizeError| Error::invalid("size", error.to_string()))
+        });
         size.transpose()
     }
 }

@@ -3,8 +3,8 @@
 use std::{collections::HashSet, net::IpAddr, path::Path, sync::Arc};
 
 use ipnet::IpNet;
-use stapes_network::{Bridge, DnsmasqPaths, NetworkConfig, Reservation};
 use stapes_model::{InstanceId, NetworkName};
+use stapes_network::{Bridge, DnsmasqPaths, NetworkConfig, Reservation};
 use stapes_store::{Check, Transaction};
 
 use crate::{
@@ -23,7 +23,10 @@ impl Engine {
         }
         let _held = self.locks.take("network", network.name.as_str(), "create")?;
         if self.host.interface_exists(network.name.as_str()) {
-            return Err(Error::invalid("name", format!("the host has an interface {:?} already", network.name.as_str())));
+            return Err(Error::invalid(
+                "name",
+                format!("the host has an interface {:?} already", network.name.as_str()),
+            ));
         }
         let taken = self.taken_subnets()?;
         let world = Arc::clone(&self.world);
@@ -96,7 +99,9 @@ impl Engine {
             let why = "dnsmasq is not installed; install the package dnsmasq-base".to_owned();
             return Err(Error::Refused(format!("network {}: {why}", network.name)));
         }
-        if !self.host.is_up(&bridge)? || self.index.read().network(&network.name).is_none_or(|known| known.config != network.config) {
+        if !self.host.is_up(&bridge)?
+            || self.index.read().network(&network.name).is_none_or(|known| known.config != network.config)
+        {
             self.host.up(&bridge)?;
         }
         let paths = self.dnsmasq_paths(&network.name);

@@ -70,7 +70,9 @@ fn volatile(device: &str, what: &str) -> String {
 
 fn is_nic_entry(key: &str) -> bool {
     // `volatile.<device>.hwaddr`: the device's name may hold dots and is not empty.
-    let of_device = |rest: &str| ENTRIES.iter().any(|what| rest.strip_suffix(what).is_some_and(|d| d.len() > 1 && d.ends_with('.')));
+    let of_device = |rest: &str| {
+        ENTRIES.iter().any(|what| rest.strip_suffix(what).is_some_and(|d| d.len() > 1 && d.ends_with('.')))
+    };
     key.strip_prefix("volatile.").is_some_and(of_device)
 }
 
@@ -149,7 +151,9 @@ impl Engine {
                 let mut random = || self.world.random();
                 let fresh = || stapes_network::new_mac(&HashSet::new(), &mut random);
                 let mut fresh = std::iter::repeat_with(fresh).take(64);
-                fresh.find(|mac| !taken(*mac)).ok_or_else(|| Error::Exhausted("no free MAC address was found".to_owned()))
+                fresh
+                    .find(|mac| !taken(*mac))
+                    .ok_or_else(|| Error::Exhausted("no free MAC address was found".to_owned()))
             }
         }
     }

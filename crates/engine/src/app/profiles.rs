@@ -49,7 +49,10 @@ impl Engine {
         let mut changes = Vec::new();
         for instance in &users {
             let change = self.change_by_profile(instance, profile).map_err(|error| {
-                Error::invalid(format!("profile {}", profile.name), format!("instance {} uses it: {error}", instance.name))
+                Error::invalid(
+                    format!("profile {}", profile.name),
+                    format!("instance {} uses it: {error}", instance.name),
+                )
             })?;
             transaction.checks.extend(change.claims.checks.iter().cloned());
             transaction.writes.extend(change.claims.writes.iter().cloned());
@@ -58,7 +61,8 @@ impl Engine {
             }
             changes.push(change);
         }
-        let sized = changes.iter().try_for_each(|change| self.change_quota(&change.changed, &change.before, &change.after));
+        let sized =
+            changes.iter().try_for_each(|change| self.change_quota(&change.changed, &change.before, &change.after));
         if let Err(error) = sized.and_then(|()| Ok(self.store.commit(transaction)?)) {
             for change in &changes {
                 self.change_quota(&change.changed, &change.after, &change.before)?;

@@ -41,7 +41,10 @@ impl Engine {
         let nics = self.managed_nics(stored)?;
         let (claims, _reservation) = self.update_nics(&mut changed, &expanded)?;
         if running && !claims.writes.is_empty() {
-            return Err(Error::invalid("devices", "a NIC's MAC or address cannot change while the instance runs; stop it first"));
+            return Err(Error::invalid(
+                "devices",
+                "a NIC's MAC or address cannot change while the instance runs; stop it first",
+            ));
         }
         // First, because a pool may refuse a size: then nothing has changed.
         self.change_quota(stored, &before, &expanded)?;
