@@ -48,7 +48,7 @@ impl Engine {
         report.adopted = adopted.len();
         let keep: HashSet<_> = adopted.iter().map(|(id, _)| *id).collect();
         report.swept = self.driver(stapes_model::InstanceType::Container)?.sweep(&keep)?;
-        report.swept.extend(stapes_network::sweep(&self.network_names(), &stapes_network::Tools::default())?);
+        report.swept.extend(self.host.sweep(&self.network_names())?);
         self.sweep_uploads();
         self.networks_up();
         Ok((report, adopted))
@@ -175,7 +175,8 @@ impl Engine {
             .filter(|(instance, _)| self.live.get(&instance.id).is_none())
             .filter(|(instance, expanded)| {
                 let ran = instance.config.get("volatile.last_state.power").is_some_and(|power| power == "RUNNING");
-                expanded.config.get("boot.autostart").map_or(ran, |value| value == "true")
+                // Unset and `last-state` mean: as it was.
+                expanded.flag("boot.autostart").unwrap_or(ran)
             })
             .collect();
         let number =

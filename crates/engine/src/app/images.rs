@@ -90,6 +90,8 @@ impl Engine {
             }
         }
         let record = self.image_record(&imported, &inspected, &fingerprint)?;
+        // Two projects share the files of one fingerprint: no deletion may come between the files and the record.
+        let _held = self.locks.take("image", fingerprint.as_str(), "import")?;
         self.place_files(&imported.files, &fingerprint)?;
         let mut transaction = Transaction::new().create(record.key(), record.to_bytes());
         for (name, description) in &imported.aliases {
@@ -103,7 +105,8 @@ impl Engine {
             transaction = transaction.create(alias.key(), alias.to_bytes());
         }
         if let Err(error) = self.store.commit(transaction) {
-            self.remove_image_files(&fingerprint);
+            // Another project may have the same image, and with it these files.
+            self.drop_image_content(&fingerprint)?;
             return Err(error.into());
         }
         self.image_event("image-created", &record.project, &fingerprint);
@@ -205,6 +208,8 @@ impl Engine {
             if pool.exists(&volume)? {
                 return Ok(());
             }
+            // An unpacking that was killed left its half; an image is filled from nothing.
+            pool.delete_volume(&volume)?;
             let directory = pool.ensure_volume(&volume)?;
             let files = engine.image_files(&fingerprint);
             let unpacked = stapes_image::unpack(&files, &directory, &UnpackLimits::default(), &engine.worker)
@@ -341,6 +346,7 @@ impl Engine {
     /// not touched. Blocking.
     pub fn delete_image(&self, operation: &Operation, project: &ProjectName, fingerprint: &Fingerprint) -> Result<()> {
         let image = self.image_by_fingerprint(project, fingerprint.as_str())?;
+        let _held = self.locks.take("image", fingerprint.as_str(), "delete")?;
         operation.intent("delete-image", &json!({ "fingerprint": fingerprint }), true)?;
         let mut transaction = Transaction::new().unchanged(image.key(), image.revision).delete(image.key());
         for alias in self.aliases_of(project, fingerprint) {
