@@ -158,6 +158,24 @@ impl Engine {
         Ok(())
     }
 
+    /// Makes what dnsmasq was told of the network's NICs agree with the store.
+    fn agree_on_reservations(&self, network: &records::Network) -> Result<()> {
+        let (bridge, paths) = (self.bridge(network)?, self.dnsmasq_paths(&network.name));
+        let instances: Vec<_> = self.index.read().instances_of(None).cloned().collect();
+        let mut keep = Vec::new();
+        for instance in instances {
+            for nic in self.managed_nics(&instance)?.into_iter().filter(|nic| nic.network == network.name) {
+                let reservation = nic.reservation(&instance, &bridge);
+                stapes_network::write_reservation(&bridge, &paths, &instance.id, &nic.device, &reservation)?;
+                keep.push((instance.id, nic.device));
+            }
+        }
+        if stapes_network::sweep_reservations(&paths, &keep)? {
+            self.services.signal_service(&service_name(&network.name), HANG_UP)?;
+        }
+        Ok(())
+    }
+
     /// Makes dnsmasq know the NICs of a changed instance, and forget what it had `before` and has no more.
     pub(crate) fn replace_reservations(&self, instance: &records::Instance, before: Vec<ManagedNic>) -> Result<()> {
         let now = self.managed_nics(instance)?;
@@ -229,7 +247,8 @@ impl Engine {
     pub(crate) fn networks_up(&self) {
         let networks: Vec<_> = self.index.read().networks.values().cloned().collect();
         for network in networks {
-            if let Err(error) = self.network_up(&network) {
+            let up = self.network_up(&network).and_then(|()| self.agree_on_reservations(&network));
+            if let Err(error) = up {
                 tracing::error!(network = network.name.as_str(), error = crate::chain(&error), "a network is down");
             }
         }
