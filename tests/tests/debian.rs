@@ -26,7 +26,7 @@ fn debian_boots_to_a_running_system_and_reboots_from_inside() {
     assert_eq!(failed, "", "failed units");
     assert_eq!(daemon.api().exec("d1", &["systemd-detect-virt", "--container"]).unwrap().1.trim(), "lxc");
     let address = daemon.address_of("d1");
-    assert_eq!(daemon.on_host(&["ping", "-c", "1", "-W", "3", &address]).code, 0);
+    assert_eq!(daemon.on_host(&["busybox", "ping", "-c", "1", "-W", "3", &address]).code, 0);
     assert_eq!(daemon.api().exec("d1", &["hostname"]).unwrap().1.trim(), "d1");
     let machine_id = daemon.api().exec("d1", &["cat", "/etc/machine-id"]).unwrap().1;
     assert_eq!(machine_id.trim().len(), 32);

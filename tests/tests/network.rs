@@ -21,7 +21,7 @@ fn a_container_gets_an_address_and_is_reached_from_host_and_neighbour() {
     daemon.launch("c2");
     let (one, two) = (daemon.address_of("c1"), daemon.address_of("c2"));
     assert_ne!(one, two);
-    assert_eq!(daemon.on_host(&["ping", "-c", "1", "-W", "3", &one]).code, 0);
+    assert_eq!(daemon.on_host(&["busybox", "ping", "-c", "1", "-W", "3", &one]).code, 0);
     assert_eq!(daemon.api().exec("c2", &["ping", "-c", "1", "-W", "3", &one]).unwrap().0, 0);
 
     daemon.api().exec("c1", &["sh", "-c", "mkdir /www; echo hello > /www/index.html; httpd -h /www"]).unwrap();

@@ -32,8 +32,10 @@ fn a_wait_with_a_timeout_returns_while_the_work_goes_on_and_a_cancel_ends_it() {
     let answer = daemon.api().envelope("POST", "/1.0/instances/c1/exec", &request).unwrap();
     let url = answer["operation"].as_str().unwrap();
     let began = Instant::now();
-    let running = daemon.api().get(&format!("{url}/wait?timeout=1")).unwrap();
+    // Incus answers a wait that ran out with an error, LXD with the operation as it is; clients take both.
+    let _ = daemon.api().raw("GET", &format!("{url}/wait?timeout=1"), &[], &[]).unwrap();
     assert!(began.elapsed() >= Duration::from_millis(900) && began.elapsed() < Duration::from_secs(4));
+    let running = daemon.api().get(url).unwrap();
     assert_eq!(running["status_code"], 103, "{running}");
     let list = daemon.api().get("/1.0/operations?recursion=1").unwrap();
     assert!(list["running"].as_array().is_some_and(|running| !running.is_empty()), "{list}");
@@ -41,7 +43,8 @@ fn a_wait_with_a_timeout_returns_while_the_work_goes_on_and_a_cancel_ends_it() {
     if running["may_cancel"] == true {
         daemon.api().sync("DELETE", url, &json!(null)).unwrap();
     }
-    let ended = daemon.api().get(&format!("{url}/wait?timeout=30")).unwrap();
+    let _ = daemon.api().wait(url);
+    let ended = daemon.api().get(url).unwrap();
     assert!([400, 401].contains(&ended["status_code"].as_i64().unwrap()), "{ended}");
 }
 

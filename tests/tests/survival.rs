@@ -21,7 +21,7 @@ fn a_container_outlives_a_killed_daemon_and_is_adopted() {
     assert_eq!(daemon.init_of("c1"), before, "the same init, not a new one");
     assert_eq!(daemon.api().exec("c1", &["echo", "still here"]).unwrap().1, "still here\n");
     let address = daemon.address_of("c1");
-    assert_eq!(daemon.on_host(&["ping", "-c", "1", "-W", "3", &address]).code, 0);
+    assert_eq!(daemon.on_host(&["busybox", "ping", "-c", "1", "-W", "3", &address]).code, 0);
     daemon.api().operation("PUT", "/1.0/instances/c1/state", &json!({ "action": "stop", "force": true })).unwrap();
     daemon.api().operation("DELETE", "/1.0/instances/c1", &json!(null)).unwrap();
     daemon.finish();

@@ -14,11 +14,13 @@ use std::process::ExitCode;
 const HELP: &str = "\
 Usage: cargo xtask <task>
 
-  setup [--tests] [--undo]    install the Debian packages that are missing (--tests: the official clients too)
+  setup [--tests|--peer|--undo]
+                              install the Debian packages that are missing (--tests: the official clients too;
+                              --peer: Incus itself, for bench; --undo: remove the apt source that was added)
   quickstart [--stop]         from nothing to a running Debian container; --stop takes all of it away again
   test [--require-all] [FILTER…]
                               every check and every test; FILTER goes to nextest, and then the checks are left out
-  bench [--quick] [--density N] [--count N] [--no-peer]
+  bench [--quick] [--density N] [--count N] [--rounds N] [--no-debian] [--no-peer|--only-peer]
                               the figures of SPECIFICATION.md, beside the floor and Incus
   install [--prefix DIR]      build release programs and copy them beneath DIR (default /usr/local)
   dist                        a release archive in target/dist

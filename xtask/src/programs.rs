@@ -30,7 +30,16 @@ impl Profile {
 /// Builds `stapesd`, `stapes` and a static `stapes-shim`; the directory where the three lie side by side.
 pub fn build(profile: Profile) -> Result<PathBuf> {
     let mut build = cargo();
-    build.args(["build", "--locked", "--profile", profile.name(), "--package", "stapes-daemon", "--package", "stapes-cli"]);
+    build.args([
+        "build",
+        "--locked",
+        "--profile",
+        profile.name(),
+        "--package",
+        "stapes-daemon",
+        "--package",
+        "stapes-cli",
+    ]);
     if profile == Profile::Ci {
         // Lets a test kill the daemon at a chosen step; without its environment variable it does nothing.
         build.args(["--features", "stapes-engine/failpoints"]);

@@ -31,6 +31,12 @@ const TESTS: &[Need] = &[
     Need { program: "lxc", package: "lxd-client", why: "tests drive the daemon with LXD's own client" },
 ];
 
+/// What `bench` compares with.
+const PEER: &[Need] = &[
+    Need { program: "/usr/libexec/incus/incusd", package: "incus-base", why: "bench measures Incus beside us" },
+    Need { program: "incus", package: "incus-client", why: "bench measures Incus beside us" },
+];
+
 /// Not a program's name: any busybox will not do, a static one is wanted.
 const STATIC_BUSYBOX: &str = "a static busybox";
 
@@ -38,6 +44,7 @@ impl Need {
     fn is_there(&self) -> bool {
         match self.program {
             STATIC_BUSYBOX => stapes_testkit::image::static_busybox().is_some(),
+            program if program.starts_with('/') => Path::new(program).exists(),
             program => find(program).is_some(),
         }
     }
@@ -47,6 +54,7 @@ pub fn main(args: &[&str]) -> Result<()> {
     match args {
         [] => ensure(false),
         ["--tests"] => ensure(true),
+        ["--peer"] => install_missing(RUN.iter().chain(PEER)),
         ["--undo"] => undo(),
         other => bail!("setup: unknown arguments {other:?}"),
     }
@@ -54,7 +62,10 @@ pub fn main(args: &[&str]) -> Result<()> {
 
 /// Installs what is missing, and prints what it does; nothing to do is one line.
 pub fn ensure(for_tests: bool) -> Result<()> {
-    let wanted = RUN.iter().chain(if for_tests { TESTS } else { &[] });
+    install_missing(RUN.iter().chain(if for_tests { TESTS } else { &[] }))
+}
+
+fn install_missing<'a>(wanted: impl Iterator<Item = &'a Need>) -> Result<()> {
     let missing: Vec<&Need> = wanted.filter(|need| !need.is_there()).collect();
     if missing.is_empty() {
         println!("setup: every package that is needed is installed");
@@ -69,7 +80,7 @@ pub fn ensure(for_tests: bool) -> Result<()> {
     }
     require_root("installing packages")?;
     update(&packages)?;
-    if packages.contains(&"incus-client") && !has_candidate("incus-client") {
+    if packages.iter().any(|package| package.starts_with("incus-") && !has_candidate(package)) {
         add_backports()?;
         update(&packages)?;
     }

@@ -116,7 +116,9 @@ fn tests(options: &Options, tally: &mut Tally) -> Result<()> {
         .arg("--no-tests=fail")
         .args(filters(&options.filter))
         .env("STAPES_TEST_BIN", &programs)
-        .env("STAPES_SKIP_LOG", &skip_log);
+        .env("STAPES_SKIP_LOG", &skip_log)
+        // Errors carry a backtrace otherwise, and nobody finds the message in it.
+        .env("RUST_LIB_BACKTRACE", "0");
     if options.require_all {
         nextest.env("STAPES_REQUIRE_ALL", "1");
     }

@@ -20,8 +20,8 @@ pub struct InstancesPost {
     pub devices: DevicesMap,
     #[serde(deserialize_with = "null_as_default")]
     pub ephemeral: bool,
-    #[serde(deserialize_with = "null_as_default")]
-    pub profiles: Vec<String>,
+    /// `null`, not an empty list, asks for the default profile.
+    pub profiles: Option<Vec<String>>,
     #[serde(deserialize_with = "null_as_default", skip_serializing_if = "is_default")]
     pub restore: String,
     #[serde(deserialize_with = "null_as_default")]

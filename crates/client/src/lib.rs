@@ -24,6 +24,7 @@ pub use client::{Client, Download, Outcome};
 pub use error::{Error, ErrorKind};
 pub use exec::{Captured, ExecSession, ExecStreams};
 pub use files::{FileAttributes, FileKind, PulledFile};
+pub use hyper::Method;
 pub use images::ImageUpload;
 pub use operations::{Events, Progress};
 pub use target::Target;

@@ -22,7 +22,7 @@ use crate::{
     registry::{Held, Registry},
     render::{self, Host},
     running::Container,
-    warm::{Maker, PREFIX, Pool, Warm},
+    warm::{Maker, PREFIX, Pool, Warm, join_files},
     wire::{AskError, Connection},
 };
 
@@ -124,7 +124,7 @@ impl Inner {
         let limited = |error| start_error(id, "failed to set its limits", error);
         group.delegate(plan.idmap.root()).map_err(limited)?;
         group.apply_to_new(&plan.limits).map_err(limited)?;
-        if !plan.nodes.is_empty() || self.host.v1.is_empty() {
+        if !plan.nodes.is_empty() || !self.pool.v1_devices() {
             group.allow_devices(&render::device_rules(plan)).map_err(limited)?;
         }
         let directories = v2_directories(group).map_err(|error| start_error(id, "failed to open its groups", error))?;
@@ -178,7 +178,7 @@ impl Inner {
     ) -> Result<Arc<dyn Running>, DriverError> {
         let failed = |error: AskError| DriverError::other(format!("failed to replace the shim of {id}"), error);
         let group = self.cgroups.group(id.as_str());
-        let control = self.nursery.fork_shim(Vec::new())?;
+        let control = self.nursery.fork_shim(Vec::new(), join_files(&group, Leaf::Exec))?;
         let directories = v2_directories(&group).map_err(|error| failed(AskError::Io(error)))?;
         let takeover = Takeover { status: held.status.clone(), v2_directories: !directories.is_empty() };
         let fds: Vec<BorrowedFd<'_>> = [Some(held.pidfd.as_fd()), held.console.as_ref().map(AsFd::as_fd)]
@@ -290,6 +290,15 @@ impl Driver for ContainerDriver {
             }
         }
         Ok(removed)
+    }
+
+    fn close(&self) {
+        self.inner.pool.close();
+        self.inner.nursery.quit();
+        // Refused while an instance is left, which is right.
+        if let Err(error) = self.inner.cgroups.remove_parent() {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the parent groups stay");
+        }
     }
 
     fn files_offline(&self, root: &Path, request: &FileRequest) -> Result<FileReply, DriverError> {

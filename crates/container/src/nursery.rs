@@ -78,6 +78,14 @@ impl Nursery {
             .ok_or_else(|| failed(io::ErrorKind::ConnectionRefused.into()))
     }
 
+    /// Ends the nursery that runs, if any, and its services; its shims live on.
+    pub fn quit(&self) {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Ok(Some(found)) = Connection::open(&self.run_dir, NURSERY_SOCKET) {
+            drop(found.ask::<_, NurseryReply>(&NurseryRequest::Quit, &[], PATIENCE));
+        }
+    }
+
     fn spawn(&self) -> Result<(), DriverError> {
         let doing = || format!("failed to start the shim nursery ({})", self.program.display());
         std::fs::create_dir_all(&self.run_dir).map_err(|error| DriverError::other(doing(), error))?;
@@ -90,11 +98,11 @@ impl Nursery {
         }
     }
 
-    /// Forks a shim whose embryo joins the given groups; returns the connection to it, once the embryo is there.
-    pub fn fork_shim(&self, join: Vec<String>) -> Result<Connection, DriverError> {
+    /// Forks a shim whose embryos join the given groups; returns the connection to it. They are there once it greets.
+    pub fn fork_shim(&self, join: Vec<String>, join_exec: Vec<String>) -> Result<Connection, DriverError> {
         let failed = |error: io::Error| DriverError::other("failed to make a socket pair", error);
         let (ours, theirs): (OwnedFd, OwnedFd) = socket::seqpacket_pair().map_err(failed)?;
-        self.ask(&NurseryRequest::Fork { join }, &[theirs.as_fd()])?;
+        self.ask(&NurseryRequest::Fork { join, join_exec }, &[theirs.as_fd()])?;
         drop(theirs);
         Ok(Connection(ours))
     }

@@ -11,6 +11,7 @@ use stapes_sys::privilege;
 use crate::{
     capabilities, masks,
     seccomp::{self, SeccompContext},
+    warm::join_files,
 };
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -107,7 +108,7 @@ pub fn start(plan: &Plan, host: &Host) -> Result<wire::Start, DriverError> {
 
 /// Fills in where the instance's groups are. The descriptors for version 2 are opened by the caller.
 pub fn place(start: &mut wire::Start, group: &Group) {
-    start.cgroup.exec_join = group.join_paths(Leaf::Exec).iter().map(|path| path.display().to_string()).collect();
+    start.cgroup.exec_join = join_files(group, Leaf::Exec);
     start.cgroup.v2_directories = group.v2_dir(Leaf::Payload).is_some();
 }
 

@@ -7,10 +7,10 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use stapes_cgroup::{Cgroups, DEFAULT_DEVICES, Leaf};
+use stapes_cgroup::{Cgroups, DEFAULT_DEVICES, Group, Leaf};
 use stapes_instance::DriverError;
 use stapes_shim_api::{Reply, Request, VERSION};
 
@@ -20,6 +20,15 @@ use crate::{nursery::Nursery, wire::Connection};
 pub const PREFIX: &str = "warm-";
 
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long nothing is to be started before spares are made: a join holds the kernel's lock on every fork for those
+/// 10 ms, and the start that took the last spare is forking just then.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// The files that a process writes itself into in order to join.
+pub fn join_files(group: &Group, leaf: Leaf) -> Vec<String> {
+    group.join_paths(leaf).iter().map(|path| path.display().to_string()).collect()
+}
 
 /// A shim that waits for its instance.
 #[derive(Debug)]
@@ -32,24 +41,28 @@ pub struct Warm {
 pub struct Maker {
     pub cgroups: Cgroups,
     pub nursery: Arc<Nursery>,
+    /// Devices are version 1's.
+    pub v1_devices: bool,
     next: AtomicU64,
 }
 
 impl Maker {
     pub fn new(cgroups: Cgroups, nursery: Arc<Nursery>) -> Self {
-        Self { cgroups, nursery, next: AtomicU64::new(0) }
+        let v1_devices = cgroups.describe().get("cgroup_devices").is_some_and(|version| version == "v1");
+        Self { cgroups, nursery, v1_devices, next: AtomicU64::new(0) }
     }
 
     /// Makes one on the spot.
     pub fn make(&self) -> Result<Warm, DriverError> {
         let name = format!("{PREFIX}{}-{}", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed));
         let doing = || format!("failed to make spare control group {name}");
-        let group = self.cgroups.create(&name).map_err(|error| DriverError::other(doing(), error))?;
+        let group = self.cgroups.create_spare(&name).map_err(|error| DriverError::other(doing(), error))?;
         let made = (|| {
-            // On version 1 the list is renamed with the group; version 2 gets it at the start.
-            group.allow_devices(&DEFAULT_DEVICES).map_err(|error| DriverError::other(doing(), error))?;
-            let join = group.join_paths(Leaf::Payload).iter().map(|path| path.display().to_string()).collect();
-            let control = self.nursery.fork_shim(join)?;
+            if self.v1_devices {
+                // The list is renamed with the group. Version 2 gets it at the start.
+                group.allow_devices(&DEFAULT_DEVICES).map_err(|error| DriverError::other(doing(), error))?;
+            }
+            let control = self.nursery.fork_shim(join_files(&group, Leaf::Payload), join_files(&group, Leaf::Exec))?;
             match control.ask(&Request::Hello { version: VERSION }, &[], PATIENCE) {
                 Ok((Reply::Hello { .. }, _)) => Ok(control),
                 Ok((Reply::Failed(failure), _)) => Err(DriverError::Other { doing: failure.message, source: None }),
@@ -72,6 +85,7 @@ struct Shelf {
     ready: Mutex<VecDeque<Warm>>,
     taken: Condvar,
     stop: AtomicBool,
+    last: Mutex<Option<Instant>>,
 }
 
 /// Keeps a number of spare shims ready on a thread of its own.
@@ -79,7 +93,7 @@ struct Shelf {
 pub struct Pool {
     shelf: Arc<Shelf>,
     maker: Arc<Maker>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Pool {
@@ -89,14 +103,20 @@ impl Pool {
             let (shelf, maker) = (Arc::clone(&shelf), Arc::clone(&maker));
             std::thread::spawn(move || keep_filled(&shelf, &maker, wanted))
         });
-        Self { shelf, maker, thread }
+        Self { shelf, maker, thread: Mutex::new(thread) }
     }
 
     /// A spare one, or one made now.
     pub fn take(&self) -> Result<Warm, DriverError> {
         let warm = self.shelf.ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        *self.shelf.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         self.shelf.taken.notify_one();
         warm.map_or_else(|| self.maker.make(), Ok)
+    }
+
+    /// Whether a spare group carries its device list already.
+    pub fn v1_devices(&self) -> bool {
+        self.maker.v1_devices
     }
 
     pub fn ready(&self) -> usize {
@@ -110,6 +130,12 @@ fn keep_filled(shelf: &Shelf, maker: &Maker, wanted: usize) {
         let ready = shelf.ready.lock().unwrap_or_else(PoisonError::into_inner);
         if ready.len() >= wanted && !shelf.stop.load(Ordering::Relaxed) {
             drop(shelf.taken.wait_timeout(ready, Duration::from_secs(5)));
+            continue;
+        }
+        let last = *shelf.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = last.map_or(Duration::ZERO, |last| QUIET.saturating_sub(last.elapsed()));
+        if !wait.is_zero() && !shelf.stop.load(Ordering::Relaxed) {
+            drop(shelf.taken.wait_timeout(ready, wait));
             continue;
         }
         drop(ready);
@@ -129,13 +155,20 @@ fn keep_filled(shelf: &Shelf, maker: &Maker, wanted: usize) {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Pool {
+    /// Makes no more, and ends those that are ready. May run twice.
+    pub fn close(&self) {
         {
             // Under the lock, so that the thread is either before its look at `stop` or already asleep.
             let _ready = self.shelf.ready.lock().unwrap_or_else(PoisonError::into_inner);
             self.shelf.stop.store(true, Ordering::Relaxed);
             self.shelf.taken.notify_all();
         }
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = thread.join();
         }
         for warm in self.shelf.ready.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {

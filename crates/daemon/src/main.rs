@@ -5,6 +5,8 @@ mod authorization;
 mod caller;
 mod convert;
 mod daemon;
+mod multipart;
+mod openapi;
 mod reply;
 mod request;
 mod rest;
@@ -12,6 +14,7 @@ mod router;
 mod run;
 mod server;
 mod streams;
+mod transfer;
 
 use std::process::ExitCode;
 

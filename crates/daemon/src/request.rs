@@ -98,7 +98,10 @@ impl Context {
     pub async fn bytes(&mut self) -> Result<Bytes> {
         let body = Limited::new(self.request.body_mut(), JSON_LIMIT);
         let collected = body.collect().await.map_err(|error| {
-            ApiError::bad_request(format!("the request's body cannot be read (limit {} MiB): {error}", JSON_LIMIT >> 20))
+            ApiError::bad_request(format!(
+                "the request's body cannot be read (limit {} MiB): {error}",
+                JSON_LIMIT >> 20
+            ))
         })?;
         Ok(collected.to_bytes())
     }

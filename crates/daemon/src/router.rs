@@ -116,7 +116,9 @@ fn path_params(route: &Route, found: matchit::Params<'_, '_>) -> Result<HashMap<
 
 /// The names between braces, without matchit's `*`.
 pub fn parameter_names(path: &'static str) -> impl Iterator<Item = &'static str> {
-    path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).map(|name| name.trim_start_matches('*'))
+    path.split('/')
+        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+        .map(|name| name.trim_start_matches('*'))
 }
 
 /// `a=b&c=d`, decoded; the last of two equal names wins.

@@ -25,6 +25,7 @@ pub const WORKER: &str = "--image-worker";
 
 const USAGE: &str = "usage: stapesd [--dir DIR] [--log-level LEVEL] [--group GROUP]
        stapesd --version
+       stapesd --openapi    print the description of the API
 
 Serves the Stapes API on DIR/unix.socket. Instances outlive the daemon: SIGTERM ends only the daemon,
 `stapes admin shutdown` stops the instances too.
@@ -55,6 +56,10 @@ fn options() -> anyhow::Result<Option<Options>> {
             "--log-level" => log = value()?,
             "--version" => {
                 println!("{}", env!("CARGO_PKG_VERSION"));
+                return Ok(None);
+            }
+            "--openapi" => {
+                print!("{}", crate::openapi::text());
                 return Ok(None);
             }
             "--help" | "-h" => {

@@ -66,8 +66,7 @@ impl Engine {
         let index = Arc::new(Index::default());
         let watch = feed(&parts.store, &index)?;
         let events = Arc::new(Events::new(Arc::clone(&parts.world), Arc::clone(&parts.journal)));
-        let operations =
-            Operations::new(Arc::clone(&parts.world), Arc::clone(&events), Arc::clone(&parts.journal));
+        let operations = Operations::new(Arc::clone(&parts.world), Arc::clone(&events), Arc::clone(&parts.journal));
         Ok(Arc::new(Self {
             paths: parts.paths,
             world: parts.world,

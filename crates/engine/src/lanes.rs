@@ -35,10 +35,7 @@ impl Lanes {
     }
 }
 
-async fn run<T: Send + 'static>(
-    lane: &Arc<Semaphore>,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
+async fn run<T: Send + 'static>(lane: &Arc<Semaphore>, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let place = Arc::clone(lane).acquire_owned().await.map_err(|_| Error::Canceled)?;
     let job = tokio::task::spawn_blocking(move || {
         // The place is given back when the work ends, not when its caller stops waiting.

@@ -18,8 +18,8 @@ pub mod live;
 mod locks;
 pub mod operations;
 mod paths;
-pub mod records;
 mod reconcile;
+pub mod records;
 mod reserve;
 mod world;
 

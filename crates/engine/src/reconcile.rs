@@ -72,7 +72,9 @@ impl Engine {
                 None
             }
         };
-        let adopted: Vec<_> = ids.iter().filter_map(adopt).collect();
+        // One without a directory of its own has no shim either; what it may have left is the sweep's.
+        let may_run = |id: &&InstanceId| self.paths.instance_run(id).exists();
+        let adopted: Vec<_> = ids.iter().filter(may_run).filter_map(adopt).collect();
         for id in ids.iter().filter(|id| self.live.get(id).is_none()) {
             let recorded = self.index.read().instances.get(id).cloned();
             let ran = recorded.is_some_and(|instance| {
@@ -176,7 +178,8 @@ impl Engine {
                 expanded.config.get("boot.autostart").map_or(ran, |value| value == "true")
             })
             .collect();
-        let number = |config: &crate::records::Config, key: &str| config.get(key).and_then(|text| text.parse::<i64>().ok());
+        let number =
+            |config: &crate::records::Config, key: &str| config.get(key).and_then(|text| text.parse::<i64>().ok());
         wanted.sort_by_key(|(_, expanded)| {
             std::cmp::Reverse(number(&expanded.config, "boot.autostart.priority").unwrap_or(0))
         });
@@ -188,7 +191,9 @@ impl Engine {
             if !outcome.is_empty() {
                 tracing::error!(instance = instance.name.as_str(), error = outcome, "it could not be started at boot");
             }
-            if let Some(delay) = number(&expanded.config, "boot.autostart.delay").and_then(|delay| u64::try_from(delay).ok()) {
+            if let Some(delay) =
+                number(&expanded.config, "boot.autostart.delay").and_then(|delay| u64::try_from(delay).ok())
+            {
                 tokio::time::sleep(std::time::Duration::from_secs(delay)).await;
             }
         }

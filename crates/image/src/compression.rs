@@ -56,6 +56,21 @@ impl Magic {
     }
 }
 
+/// The ending of a file's name that its first bytes (512 are enough) call for; empty where they say nothing.
+pub fn file_extension(head: &[u8]) -> &'static str {
+    match Magic::of(head) {
+        Magic::Tar | Magic::Compressed(Compression::None) => ".tar",
+        Magic::Compressed(Compression::Gzip) => ".tar.gz",
+        Magic::Compressed(Compression::Bzip2) => ".tar.bz2",
+        Magic::Compressed(Compression::Xz) => ".tar.xz",
+        Magic::Compressed(Compression::Lzma) => ".tar.lzma",
+        Magic::Compressed(Compression::Zstd) => ".tar.zst",
+        Magic::Squashfs => ".squashfs",
+        Magic::Qcow2 => ".qcow2",
+        Magic::Unknown => "",
+    }
+}
+
 /// A header without "ustar" (v7) is a tar header when its checksum is right and it has a name.
 fn is_old_tar(head: &[u8]) -> bool {
     head.len() >= 512 && head[0] != 0 && crate::tarball::checksum_is_right(&head[..512])

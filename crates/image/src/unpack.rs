@@ -55,6 +55,9 @@ pub(crate) const READY: &str = "ready";
 
 /// Unpacks into the empty directory `target`: `rootfs/`, `metadata.yaml`, `templates/`.
 ///
+/// Debian's 175 MB in 6,500 files take about half a second on a quiet ext4. Measure on files not deleted a moment ago:
+/// ext4 will not reuse an inode for five seconds and searches past all of them, which costs ten times the unpacking.
+///
 /// Needs root. After an error `target` holds whatever was written; the caller deletes the volume.
 pub fn unpack(
     files: &ImageFiles,

@@ -27,6 +27,10 @@ pub trait Driver: Send + Sync {
     /// Returns what it removed, for the log. May run twice.
     fn sweep(&self, keep: &HashSet<InstanceId>) -> Result<Vec<String>, DriverError>;
 
+    /// Ends what the driver keeps for itself on the host (spare shims, the nursery and its services, parent groups): the
+    /// last call of a host's shutdown. An instance that still runs keeps what it needs.
+    fn close(&self) {}
+
     /// A file request on an instance that does not run: `root` is its root directory with unshifted owners.
     fn files_offline(&self, root: &Path, request: &FileRequest) -> Result<FileReply, DriverError>;
 

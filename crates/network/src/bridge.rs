@@ -1,12 +1,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use stapes_model::NetworkName;
-
-use crate::{
-    NetworkConfig, NetworkError, addresses, keys,
-    keys::{parse_bool, parts},
+use stapes_model::{
+    NetworkName,
+    keys::{list_parts, parse_bool, parse_mac, parse_range},
 };
+
+use crate::{NetworkConfig, NetworkError, addresses, keys};
 
 /// How instances get their names in DNS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,12 +93,11 @@ impl Bridge {
                 return Err(config.refuse("ipv6.address", "addresses by router advertisement need a prefix of /64"));
             }
         }
-        let routes: Vec<&str> = parts(config.get("ipv4.dhcp.routes")).collect();
+        let routes: Vec<&str> = list_parts(config.get("ipv4.dhcp.routes")).collect();
         let route = |pair: &[&str]| Some((pair[0].parse().ok()?, pair[1].parse().ok()?));
         Ok(Self {
             name: network.name.clone(),
-            mac: keys::parse_mac(config.get("bridge.hwaddr"))
-                .unwrap_or_else(|| addresses::bridge_mac(&network.name, host)),
+            mac: parse_mac(config.get("bridge.hwaddr")).unwrap_or_else(|| addresses::bridge_mac(&network.name, host)),
             mtu: config.get("bridge.mtu").parse().ok(),
             multicast_snooping: config.flag("bridge.multicast_snooping", true),
             domain: match config.get("dns.domain") {
@@ -155,7 +154,7 @@ impl Config<'_> {
     }
 
     fn list<T: std::str::FromStr>(&self, key: &str) -> Vec<T> {
-        parts(self.get(key)).filter_map(|part| part.parse().ok()).collect()
+        list_parts(self.get(key)).filter_map(|part| part.parse().ok()).collect()
     }
 
     fn refuse(&self, key: &str, rule: &'static str) -> NetworkError {
@@ -182,7 +181,7 @@ impl Config<'_> {
             address,
             dhcp: self.flag(&key("dhcp"), true),
             dhcp_expiry: expiry.to_owned(),
-            dhcp_ranges: parts(self.get(&key("dhcp.ranges"))).filter_map(keys::parse_range).collect(),
+            dhcp_ranges: list_parts(self.get(&key("dhcp.ranges"))).filter_map(parse_range).collect(),
             firewall: self.flag(&key("firewall"), true),
             nat: self.flag(&key("nat"), false),
             nat_address: self.get(&key("nat.address")).parse().ok(),

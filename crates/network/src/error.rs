@@ -1,6 +1,6 @@
 use std::{io, net::Ipv4Addr, path::PathBuf};
 
-use stapes_model::{ErrorKind, NetworkName};
+use stapes_model::{ErrorKind, NetworkName, keys::KeyError};
 use stapes_sys::exec::ExecError;
 
 /// What can go wrong with a network.
@@ -8,12 +8,11 @@ use stapes_sys::exec::ExecError;
 pub enum NetworkError {
     #[error("network {network}: unknown type {kind:?} (this version makes bridges)")]
     UnknownKind { network: NetworkName, kind: String },
-    #[error("network {network}: unknown key {key}")]
-    UnknownKey { network: NetworkName, key: String },
+    #[error("network {network}: {error}")]
+    Key { network: NetworkName, error: KeyError },
+    /// A value that is good by itself and contradicts another key's.
     #[error("network {network}: {key}: {value:?} is not allowed: {rule}")]
     Value { network: NetworkName, key: String, value: String, rule: &'static str },
-    #[error("network {network}: {key} is not available yet: {reason}")]
-    NotBuilt { network: NetworkName, key: String, reason: &'static str },
     #[error("network {network}: no free {subnet} is left for `auto`; set {key} to a subnet of yours, or to none")]
     NoFreeSubnet { network: NetworkName, subnet: &'static str, key: &'static str },
     #[error("network {network}: {subnet} overlaps {taken}, which this host uses already; set {key} to another subnet")]
@@ -72,9 +71,10 @@ pub enum NetworkError {
 impl NetworkError {
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::UnknownKind { .. } | Self::UnknownKey { .. } | Self::Value { .. } => ErrorKind::BadRequest,
+            Self::Key { error, .. } => error.kind(),
+            Self::UnknownKind { .. } | Self::Value { .. } => ErrorKind::BadRequest,
             Self::AddressOutside { .. } | Self::NoIpv4 { .. } => ErrorKind::BadRequest,
-            Self::NotBuilt { .. } | Self::Missing { .. } => ErrorKind::Unsupported,
+            Self::Missing { .. } => ErrorKind::Unsupported,
             Self::NoFreeSubnet { .. } | Self::NoFreeAddress { .. } => ErrorKind::Exhausted,
             Self::Overlap { .. } | Self::AddressTaken { .. } | Self::Foreign { .. } => ErrorKind::Conflict,
             Self::Kernel { .. } | Self::Host { .. } | Self::Sysctl { .. } | Self::File { .. } => ErrorKind::Internal,

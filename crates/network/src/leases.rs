@@ -1,6 +1,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::{Bridge, Reservation, addresses::mac_text, keys::parse_mac};
+use stapes_model::keys::parse_mac;
+
+use crate::{Bridge, Reservation, addresses::mac_text};
 
 /// Where a lease comes from; the words are the API's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

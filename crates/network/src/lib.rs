@@ -32,7 +32,7 @@ pub use dnsmasq::{
 };
 pub use error::NetworkError;
 pub use firewall::ruleset;
-pub use keys::{KEYS, Key, Kind, find as find_key, validate};
+pub use keys::validate;
 pub use leases::{Lease, LeaseKind, leases, parse_lease_file};
 pub use links::{BridgeUp, PORTS_PER_BRIDGE, Tools, add_neighbours, down, ensure_up, is_up, remove_neighbours, sweep};
 pub use observe::{Counters, HostInterface, NetworkAddress, NetworkState, host_interfaces, state};

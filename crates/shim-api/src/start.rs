@@ -57,7 +57,7 @@ pub struct CgroupView {
     pub v1: Vec<(String, Vec<String>)>,
     /// Where version 2 is mounted beneath `/sys/fs/cgroup`; empty for there itself; `None` without version 2.
     pub unified: Option<String>,
-    /// `cgroup.procs` files of the exec groups, for the embryo to write itself into after the start.
+    /// `cgroup.procs` files of the exec groups, for an embryo that takes the place of one that died.
     pub exec_join: Vec<String>,
     /// The message carries two descriptors: the payload and the exec directory of version 2.
     pub v2_directories: bool,

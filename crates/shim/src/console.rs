@@ -35,7 +35,8 @@ struct Viewer {
 struct Log {
     path: PathBuf,
     file: Option<File>,
-    written: u64,
+    /// `None`: not opened yet. A file made on a busy disk may take milliseconds, which a start does not wait for.
+    written: Option<u64>,
 }
 
 impl Log {
@@ -46,17 +47,22 @@ impl Log {
             let _ = file.set_len(0);
         }
         let written = file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |meta| meta.len());
-        Self { path, file, written }
+        Self { path, file, written: Some(written) }
     }
 
     fn append(&mut self, bytes: &[u8]) {
-        if self.written >= LOG_BYTES {
-            let _ = std::fs::rename(&self.path, self.path.with_extension("log.old"));
-            *self = Self::open(self.path.clone(), false);
+        match self.written {
+            Some(written) if written < LOG_BYTES => {}
+            turned => {
+                if turned.is_some() {
+                    let _ = std::fs::rename(&self.path, self.path.with_extension("log.old"));
+                }
+                *self = Self::open(self.path.clone(), false);
+            }
         }
         if let Some(file) = &mut self.file {
             let _ = file.write_all(bytes);
-            self.written += bytes.len() as u64;
+            self.written = self.written.map(|written| written + bytes.len() as u64);
         }
     }
 }
@@ -72,7 +78,8 @@ impl Console {
         nonblocking(&master)?;
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let slave = slave.or_else(|| rustix::pty::ioctl_tiocgptpeer(&master, flags).ok());
-        let log = Log::open(PathBuf::from(log_dir).join("console.log"), keep);
+        let path = PathBuf::from(log_dir).join("console.log");
+        let log = if keep { Log::open(path, true) } else { Log { path, file: None, written: None } };
         Ok(Self { master, _slave: slave, log, viewers: Vec::new() })
     }
 

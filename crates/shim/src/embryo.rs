@@ -2,7 +2,9 @@
 //!
 //! A process born in a group costs nothing extra; one that joins later waits 7 to 10 ms for the kernel. So one child
 //! joins ahead of time, and init and exec'd commands are cloned from it, as siblings of its own (`CLONE_PARENT`), so
-//! that the shim is their parent. Its commands are a few bytes by hand instead of JSON: it touches as little memory as
+//! that the shim is their parent. Each shim begins with two: one in init's groups, which leaves when init is born, and
+//! one in the groups of exec'd commands, which stays. (One that moved from the first to the second would hold the
+//! kernel's lock on all forks for those 10 ms, just when init begins to fork.) Its commands are a few bytes by hand instead of JSON: it touches as little memory as
 //! it can, because there is one for each instance.
 
 use std::{
@@ -20,7 +22,7 @@ use crate::{exec, init};
 
 const INIT: u8 = b'I';
 const EXEC: u8 = b'X';
-const MOVE: u8 = b'M';
+const ENTER: u8 = b'N';
 const HEAD: usize = 32;
 
 /// The shim's side.
@@ -68,6 +70,16 @@ impl Embryo {
         }
     }
 
+    /// Waits until it is in its groups.
+    pub fn wait_parked(&self) -> io::Result<()> {
+        match self.next_born(true)? {
+            Some(Born { child: Ok(_), .. }) => Ok(()),
+            Some(Born { child: Err(error), .. }) if error.raw_os_error() == Some(0) => Ok(()),
+            Some(Born { child: Err(error), .. }) => Err(error),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
     /// Clones init; it talks to whoever holds the other end of `channel`. `euid` owns the new user namespace.
     pub fn clone_init(
         &self,
@@ -80,11 +92,9 @@ impl Embryo {
         socket::send(self.socket.as_fd(), &head(INIT, v2.is_some(), 0, flags, euid), &fds, false)
     }
 
-    /// Leaves init's groups for those of exec'd commands, whose later clones live in init's pid namespace.
-    pub fn move_to_exec(&self, init: BorrowedFd<'_>, join: &[String]) -> io::Result<()> {
-        let mut bytes = head(MOVE, false, 0, 0, 0).to_vec();
-        bytes.extend_from_slice(join.join("\n").as_bytes());
-        socket::send(self.socket.as_fd(), &bytes, &[init], false)
+    /// Later clones live in the pid namespace of `init`.
+    pub fn enter(&self, init: BorrowedFd<'_>) -> io::Result<()> {
+        socket::send(self.socket.as_fd(), &head(ENTER, false, 0, 0, 0), &[init], false)
     }
 
     /// Clones a command's process; `stdio` is empty or three.
@@ -133,8 +143,10 @@ fn run(socket: &OwnedFd, join: &[String]) -> ! {
         let result = match datagram.bytes[0] {
             INIT => serve_init(&datagram.bytes, datagram.fds),
             EXEC => serve_exec(&datagram.bytes, datagram.fds),
-            MOVE => {
-                move_out(&datagram.bytes, &datagram.fds);
+            ENTER => {
+                if let [init] = &datagram.fds[..] {
+                    let _ = namespace::setns(init.as_fd(), namespace::NEWPID);
+                }
                 continue;
             }
             _ => Err(io::Error::from(io::ErrorKind::InvalidInput)),
@@ -193,14 +205,5 @@ fn serve_exec(bytes: &[u8], mut fds: Vec<OwnedFd>) -> io::Result<(i32, OwnedFd)>
                 _ => process::exit_now(1),
             }
         }
-    }
-}
-
-fn move_out(bytes: &[u8], fds: &[OwnedFd]) {
-    for path in String::from_utf8_lossy(&bytes[HEAD..]).lines() {
-        let _ = std::fs::write(path, "0");
-    }
-    if let [init] = fds {
-        let _ = namespace::setns(init.as_fd(), namespace::NEWPID);
     }
 }

@@ -144,7 +144,7 @@ impl Shim {
         match &self.instance {
             Some(instance) if instance.status.exited.is_none() => {
                 if let Ok(embryo) = Embryo::fork(&instance.status.remembered.exec_join) {
-                    let _ = embryo.move_to_exec(instance.pidfd.as_fd(), &[]);
+                    let _ = embryo.enter(instance.pidfd.as_fd());
                     self.embryo = embryo;
                 }
             }

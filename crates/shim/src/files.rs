@@ -14,7 +14,7 @@ use stapes_shim_api::{Failure, FailureKind, FileAnswer, FileKind, FileMeta, File
 use stapes_sys::{
     fs,
     namespace::{self, NEWNS, NEWUSER},
-    process,
+    privilege, process,
 };
 
 /// Joins the container (when `init` is given) and does `op` beneath its root, or beneath `root`.
@@ -33,10 +33,17 @@ pub fn perform(
     let _ = rustix::process::umask(Mode::empty());
     let root = match (init, root) {
         (Some((init, has_users)), _) => enter(init, has_users),
-        (None, Some(root)) => Ok(root),
+        (None, Some(root)) => drop_rights().map(|()| root),
         (None, None) => Err(Errno::BADF.into()),
     };
     root.and_then(|root| apply(root.as_fd(), op, content)).map_err(failed)
+}
+
+/// On a host directory, only what serving others' files takes: chown, and passing over modes and owners.
+fn drop_rights() -> io::Result<()> {
+    const CHOWN_TO_FSETID: u64 = 0b1_1111;
+    privilege::set_thread_caps(CHOWN_TO_FSETID, CHOWN_TO_FSETID, 0)
+        .map_err(|error| io::Error::from_raw_os_error(error.source_error().raw_os_error().unwrap_or(1)))
 }
 
 /// Becomes root inside, in the container's mounts, and opens its root.

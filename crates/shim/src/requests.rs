@@ -14,7 +14,6 @@ use stapes_sys::{
 
 use crate::{
     console::Console,
-    embryo::Embryo,
     events::Queue,
     files,
     instance::Instance,
@@ -105,10 +104,11 @@ impl Shim {
             return Err(Failure::new(FailureKind::State, "this shim holds an instance already"));
         }
         let run_dir = plan.run_dir.clone();
+        let birth = self.birth.take().ok_or_else(|| Failure::new(FailureKind::State, "this shim has been used"))?;
         self.listen(&run_dir)?;
-        match start::start(&self.embryo, plan, fds) {
+        match start::start(&birth, plan, fds) {
             Ok(instance) => {
-                let _ = self.embryo.move_to_exec(instance.pidfd.as_fd(), &instance.status.remembered.exec_join);
+                let _ = self.embryo.enter(instance.pidfd.as_fd());
                 self.instance = Some(instance);
                 self.status_with_duplicates()
             }
@@ -134,11 +134,8 @@ impl Shim {
         let pidfd = fds.remove(0);
         let remembered = takeover.status.remembered.clone();
         let console = fds.pop().and_then(|master| Console::new(master, None, &remembered.log_dir, true).ok());
-        let embryo = Embryo::fork(&remembered.exec_join)
-            .map_err(|error| other("fork a process that starts commands", &error))?;
-        let _ = embryo.move_to_exec(pidfd.as_fd(), &[]);
-        process::kill(self.embryo.pid, 9).map_err(|error| other("end the first embryo", &error))?;
-        self.embryo = embryo;
+        self.birth = None;
+        self.embryo.enter(pidfd.as_fd()).map_err(|error| other("prepare for commands", &error))?;
         self.listen(&remembered.run_dir)?;
         let status = takeover.status;
         self.instance = Some(Instance { status, pidfd, console, v2_exec, is_child: false, ended: None });

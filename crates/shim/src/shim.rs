@@ -49,7 +49,10 @@ pub struct Helper {
 pub struct Shim {
     pub connections: BTreeMap<u64, Connection>,
     pub next_connection: u64,
+    /// Clones commands, for as long as the instance runs.
     pub embryo: Embryo,
+    /// Clones init, once.
+    pub birth: Option<Embryo>,
     pub listener: Option<OwnedFd>,
     signals: OwnedFd,
     pub instance: Option<Instance>,
@@ -81,22 +84,20 @@ enum Source {
 }
 
 /// Serves `first` and whoever connects later. Called in a process forked for this purpose; never returns.
-pub fn run(first: OwnedFd, join: &[String]) -> ! {
+pub fn run(first: OwnedFd, join: &[String], join_exec: &[String]) -> ! {
     let _ = rustix::thread::set_name(c"stapes-shim");
-    let made = Embryo::fork(join).and_then(|embryo| Ok((embryo, process::signal_fd(&[17])?)));
-    let Ok((embryo, signals)) = made else { process::exit_now(1) };
+    let made = Embryo::fork(join)
+        .and_then(|birth| Ok((birth, Embryo::fork(join_exec)?)))
+        .and_then(|(birth, embryo)| Ok((birth, embryo, process::signal_fd(&[17])?)));
+    let Ok((birth, embryo, signals)) = made else { process::exit_now(1) };
     // Nobody waits for anything else yet. The driver renames the groups once it has heard that the embryo is in them.
-    let parked = match embryo.next_born(true) {
-        Ok(Some(born)) => born.child.map(drop),
-        Ok(None) => Err(io::ErrorKind::BrokenPipe.into()),
-        Err(error) => Err(error),
-    };
-    let parked = parked.or_else(|error| if error.raw_os_error() == Some(0) { Ok(()) } else { Err(error) });
+    let parked = birth.wait_parked().and_then(|()| embryo.wait_parked());
     let first = Connection { fd: first, busy: false, queue: None };
     let mut shim = Shim {
         connections: BTreeMap::from([(0, first)]),
         next_connection: 1,
         embryo,
+        birth: Some(birth),
         listener: None,
         signals,
         instance: None,

@@ -1,6 +1,6 @@
 use std::{io, path::PathBuf};
 
-use stapes_model::{ErrorKind, PoolName};
+use stapes_model::{ErrorKind, PoolName, keys::KeyError};
 use stapes_sys::exec::ExecError;
 
 use crate::VolumeRef;
@@ -10,8 +10,8 @@ use crate::VolumeRef;
 pub enum PoolError {
     #[error("unknown storage driver {driver:?}: this build has btrfs and dir")]
     UnknownDriver { driver: String },
-    #[error("storage pool {pool}: driver {driver} has no configuration key {key:?}")]
-    UnknownKey { pool: PoolName, driver: &'static str, key: String },
+    #[error("storage pool {pool} ({driver}): {error}")]
+    Key { pool: PoolName, driver: &'static str, error: KeyError },
     #[error("storage pool {pool}: invalid value {value:?} for {key}: {reason}")]
     InvalidValue { pool: PoolName, key: &'static str, value: String, reason: String },
     #[error("storage pool {pool}: {program} is not installed; install the package {package}")]
@@ -73,10 +73,8 @@ impl PoolError {
     /// What a caller may act on.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::UnknownDriver { .. }
-            | Self::UnknownKey { .. }
-            | Self::InvalidValue { .. }
-            | Self::InvalidId { .. } => ErrorKind::BadRequest,
+            Self::Key { error, .. } => error.kind(),
+            Self::UnknownDriver { .. } | Self::InvalidValue { .. } | Self::InvalidId { .. } => ErrorKind::BadRequest,
             Self::MissingTool { .. } | Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::NoVolume { .. } | Self::NoSnapshot { .. } => ErrorKind::NotFound,
             Self::Taken { .. }

@@ -86,9 +86,9 @@ pub(crate) fn mounted_at(path: &Path) -> io::Result<Option<Mount>> {
         other => other?,
     };
     let table = std::fs::read("/proc/self/mountinfo")?;
-    let mounts = table.split(|byte| *byte == b'\n').filter_map(parse_mount);
+    let mut mounts = table.split(|byte| *byte == b'\n').filter_map(parse_mount);
     // Later lines are mounted over earlier ones.
-    Ok(mounts.filter(|(at, _)| *at == path).last().map(|(_, mount)| mount))
+    Ok(mounts.rfind(|(at, _)| *at == path).map(|(_, mount)| mount))
 }
 
 fn parse_mount(line: &[u8]) -> Option<(PathBuf, Mount)> {

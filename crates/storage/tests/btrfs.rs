@@ -22,11 +22,8 @@ fn subvolume(dir: &Path, name: &str) {
 fn a_volume_with_nested_subvolumes_is_deleted() {
     let Some(pool) = loop_pool() else { return };
     let path = pool.ensure_volume(&instance("abc")).unwrap();
-    for dir in ["", "one", "one/two", "one/two/three"] {
-        subvolume(
-            &path.join(dir),
-            &format!("{}", ["one", "two", "three", "four"][dir.split('/').filter(|s| !s.is_empty()).count()]),
-        );
+    for (dir, name) in [("", "one"), ("one", "two"), ("one/two", "three"), ("one/two/three", "four")] {
+        subvolume(&path.join(dir), name);
         subvolume(&path.join(dir), "beside");
     }
     fs::write(path.join("one/two/three/file"), "x").unwrap();
@@ -124,6 +121,21 @@ fn a_pool_attached_by_a_dead_process_is_found() {
     let again = pool.open().unwrap();
     assert!(again.exists(&instance("abc")).unwrap());
     assert_eq!(loopdev::find(&file).unwrap().unwrap().path(), attached.path());
+}
+
+#[test]
+fn many_who_open_at_once_attach_one_loop_device() {
+    let Some(pool) = loop_pool() else { return };
+    for _ in 0..5 {
+        rustix::mount::unmount(&pool.paths.mount, rustix::mount::UnmountFlags::empty()).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| drop(pool.open().unwrap()));
+            }
+        });
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert_eq!(mounts.matches(pool.paths.mount.to_str().unwrap()).count(), 1);
+    }
 }
 
 #[test]

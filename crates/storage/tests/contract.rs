@@ -15,12 +15,26 @@ use std::{
 use stapes_model::{ByteSize, ErrorKind};
 use stapes_storage::{Pool, VolumeKind, VolumeRef, default_config, drivers};
 
-use support::{TempPool, describe, fill, image, instance, need_btrfs, need_root};
+use support::{TempPool, describe, fill, image, instance, need_btrfs, need_filesystem, need_root, write_mib};
 
 #[test]
 fn a_dir_pool_keeps_the_contract() {
     if need_root() {
         pool_contract(|| TempPool::new("dir", &[]));
+    }
+}
+
+#[test]
+fn a_dir_pool_on_reflinks_keeps_the_contract() {
+    if need_root() && need_filesystem("xfs") {
+        pool_contract(|| TempPool::in_filesystem("xfs", 400));
+    }
+}
+
+#[test]
+fn a_dir_pool_in_memory_keeps_the_contract() {
+    if need_root() {
+        pool_contract(|| TempPool::in_filesystem("tmpfs", 200));
     }
 }
 
@@ -210,20 +224,20 @@ fn a_limit_holds_or_is_refused_with_the_reason(pool: &TempPool) {
             assert_eq!(pool.usage(&volume).unwrap(), None);
         }
         Ok(()) => {
-            let refused = support::write_mib(&path.join("file"), 32).unwrap_err();
+            let refused = write_mib(&path.join("file"), 32).unwrap_err();
             assert_eq!(refused.raw_os_error(), Some(122), "EDQUOT, not {refused}");
             // A full volume can still be snapshotted, cloned, and given more.
             pool.clone_volume(&volume, &instance("def")).unwrap();
             pool.delete_volume(&instance("def")).unwrap();
             pool.set_quota(&volume, Some(ByteSize::mib(64))).unwrap();
-            support::write_mib(&path.join("file"), 32).unwrap();
+            write_mib(&path.join("file"), 32).unwrap();
             rustix::fs::syncfs(File::open(&path).unwrap()).unwrap();
             let usage = pool.usage(&volume).unwrap().unwrap();
             // Up to 16 MiB more: what the deleted clone shared may not be freed yet.
             assert!((32 << 20..56 << 20).contains(&usage), "{usage}");
             assert_eq!(pool.usages(VolumeKind::Instance).unwrap(), [("abc".to_owned(), usage)].into());
             pool.set_quota(&volume, None).unwrap();
-            support::write_mib(&path.join("file2"), 96).unwrap();
+            write_mib(&path.join("file2"), 96).unwrap();
         }
     }
 }
@@ -249,7 +263,7 @@ fn a_snapshot_keeps_what_the_volume_later_loses(pool: &TempPool) {
     snapshots.restore_snapshot(&volume, "snap0").unwrap();
     assert_eq!(fs::read(path.join("file")).unwrap(), b"before");
     fs::write(path.join("file"), "writable").unwrap();
-    assert_eq!(support::write_mib(&path.join("big"), 32).is_err(), limited, "the limit stays");
+    assert_eq!(write_mib(&path.join("big"), 32).is_err(), limited, "the limit stays");
     assert_eq!(snapshots.restore_snapshot(&volume, "snap9").unwrap_err().kind(), ErrorKind::NotFound);
     assert!(pool.unfinished(VolumeKind::Instance).unwrap().is_empty());
 
@@ -278,6 +292,40 @@ fn a_pool_needs_an_empty_directory() {
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(error.to_string().contains("precious"), "{error}");
     assert_eq!(fs::read_dir(&pool.paths.mount).unwrap().count(), 1);
+}
+
+#[test]
+fn a_copy_that_does_not_fit_leaves_nothing() {
+    if !need_root() {
+        return;
+    }
+    let pool = TempPool::in_filesystem("tmpfs", 64);
+    let source = pool.ensure_volume(&instance("abc")).unwrap();
+    fs::create_dir(source.join("small")).unwrap();
+    for number in 0..8 {
+        write_mib(&source.join(format!("{number}")), 5).unwrap();
+    }
+    let error = pool.clone_volume(&instance("abc"), &instance("def")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+    assert_eq!(pool.list(VolumeKind::Instance).unwrap(), ["abc"]);
+    let free = pool.space().unwrap().free;
+    assert!(free > 16 << 20, "{free}");
+}
+
+#[test]
+fn copies_share_their_data_where_there_are_reflinks() {
+    if !(need_root() && need_filesystem("xfs")) {
+        return;
+    }
+    let pool = TempPool::in_filesystem("xfs", 400);
+    let source = pool.ensure_volume(&instance("abc")).unwrap();
+    write_mib(&source.join("large"), 64).unwrap();
+    // What is reserved ahead of writing is given back meanwhile, so that use may even shrink.
+    let before = pool.space().unwrap().used;
+    pool.clone_volume(&instance("abc"), &instance("def")).unwrap();
+    let grown = pool.space().unwrap().used.saturating_sub(before);
+    assert!(grown < 8 << 20, "{grown}");
+    assert_eq!(pool.shortcomings().len(), 1, "{:?}", pool.shortcomings());
 }
 
 #[test]

@@ -136,3 +136,58 @@ const AUDIT_ARCH: Option<u32> = if cfg!(target_arch = "x86_64") {
 fn check(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs `body` in a forked child and tells whether it returned true.
+    fn in_child(body: fn() -> bool) -> bool {
+        // SAFETY: the child of this threaded process only makes system calls (no locks, but a small allocation that
+        // glibc's fork keeps usable) and leaves by _exit.
+        unsafe {
+            let pid = libc::fork();
+            if pid == 0 {
+                libc::_exit(i32::from(!body()));
+            }
+            let mut status = 0;
+            libc::waitpid(pid, &raw mut status, 0) == pid && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+        }
+    }
+
+    fn refused(result: libc::c_long) -> bool {
+        result == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+    }
+
+    #[test]
+    fn signals_sockets_and_namespaces_are_gone_and_files_remain() {
+        assert!(in_child(|| {
+            // SAFETY: plain system calls with constant arguments; a null path is not read, since each is refused first.
+            unsafe {
+                libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                    && forbid_dangerous_calls().is_ok()
+                    && refused(libc::syscall(libc::SYS_kill, libc::getppid(), 0))
+                    && refused(libc::syscall(libc::SYS_socket, libc::AF_UNIX, libc::SOCK_STREAM, 0))
+                    && refused(libc::syscall(libc::SYS_unshare, libc::CLONE_NEWNS))
+                    && libc::open(c"/".as_ptr(), libc::O_RDONLY) >= 0
+            }
+        }));
+    }
+
+    #[test]
+    fn a_process_enters_its_own_user_namespace() {
+        if !in_child(|| {
+            // SAFETY: geteuid has no arguments and cannot fail.
+            unsafe { libc::geteuid() == 0 }
+        }) {
+            eprintln!("skipped: needs root");
+            return;
+        }
+        // Before its map is written it is nobody: 65534 unless the host says otherwise.
+        assert!(in_child(|| {
+            let entered = enter_user_namespace().is_ok();
+            // SAFETY: geteuid has no arguments and cannot fail.
+            entered && unsafe { libc::geteuid() } != 0
+        }));
+    }
+}

@@ -152,9 +152,7 @@ mod tests {
         std::fs::create_dir_all(scratch.0.join("kept")).unwrap();
         std::fs::write(scratch.0.join("kept/file"), "x").unwrap();
         std::os::unix::fs::symlink(scratch.0.join("kept"), scratch.0.join("root/a/b/link")).unwrap();
-        remove_tree(scratch.1.as_fd(), "a").unwrap_err();
-        let root = std::fs::File::open(scratch.0.join("root")).unwrap();
-        remove_tree(root.as_fd(), "a").unwrap();
+        remove_tree(scratch.1.as_fd(), "a").unwrap();
         assert!(scratch.0.join("kept/file").exists() && !scratch.0.join("root/a").exists());
     }
 }

@@ -234,9 +234,9 @@ const PIDFD_INFO_EXIT: u64 = 1 << 3;
 struct PidfdInfo {
     mask: u64,
     cgroupid: u64,
-    ids: [u32; 12],
+    ids: [u32; 11],
     exit_code: i32,
-    coredump: [u32; 3],
+    coredump: [u32; 2],
 }
 
 /// How the process behind `pidfd` ended, asked by someone who is not its parent. `None`: not known, because it runs,

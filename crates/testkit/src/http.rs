@@ -241,7 +241,11 @@ impl Api {
     pub fn exec(&self, instance: &str, command: &[&str]) -> Result<(i64, String, String)> {
         let body = json!({ "command": command, "wait-for-websocket": false, "interactive": false,
                            "record-output": true, "environment": {} });
-        let ended = self.operation("POST", &format!("/1.0/instances/{instance}/exec"), &body)?;
+        let started = self.envelope("POST", &format!("/1.0/instances/{instance}/exec"), &body)?;
+        let url = started["operation"].as_str().context("an exec without an operation")?;
+        // A program that cannot be run fails the operation, and still has an exit code: 126 or 127.
+        let waited = self.get(&format!("{url}/wait?timeout=120"));
+        let ended = waited.or_else(|_| self.get(url))?;
         let metadata = &ended["metadata"];
         let code = metadata["return"].as_i64().with_context(|| format!("no exit code in {ended}"))?;
         let output = |fd: &str| -> Result<String> {

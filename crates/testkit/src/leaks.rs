@@ -1,6 +1,6 @@
 //! What a daemon may have left behind: looked for by the names and directories that were its own.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, thread, time::Duration};
 
 /// Mounts beneath `dir` in the mount namespace of process `pid`.
 pub(crate) fn mounts(pid: u32, dir: &Path) -> Vec<String> {
@@ -46,6 +46,17 @@ pub(crate) fn cgroups(name: &str) -> Vec<std::path::PathBuf> {
         collect_groups(&hierarchy.join(name), &mut found);
     }
     found
+}
+
+/// Removes those groups; the tasks in them have just been killed and take a moment to leave.
+pub(crate) fn remove_groups(name: &str) {
+    for _ in 0..50 {
+        let stuck = cgroups(name).iter().filter(|group| fs::remove_dir(group).is_err()).count();
+        if stuck == 0 {
+            break;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn collect_groups(group: &Path, found: &mut Vec<std::path::PathBuf>) {

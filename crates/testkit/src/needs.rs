@@ -60,7 +60,7 @@ pub fn host_with(needs: &[Need]) -> Option<Host> {
     if missing.is_empty() {
         return Some(Host(()));
     }
-    let test = thread::current().name().unwrap_or("?").to_owned();
+    let test = test_name();
     let suite = env::current_exe().ok().and_then(|p| Some(p.file_stem()?.to_string_lossy().into_owned()));
     let suite = suite.as_deref().and_then(|s| s.rsplit_once('-')).map_or("?", |(name, _)| name).to_owned();
     let line = format!("SKIP: {suite}::{test}: needs {}", missing.join("; "));
@@ -72,6 +72,14 @@ pub fn host_with(needs: &[Need]) -> Option<Host> {
     }
     assert!(env::var_os("STAPES_REQUIRE_ALL").is_none(), "{line} (and every test was required to run)");
     None
+}
+
+/// A runner that runs one test a process may run it on the main thread, and names it on the command line.
+fn test_name() -> String {
+    match thread::current().name() {
+        Some(name) if name != "main" => name.to_owned(),
+        _ => env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_else(|| "?".to_owned()),
+    }
 }
 
 /// Where the programs under test are: `STAPES_TEST_BIN`, else beside the test's own executable.

@@ -8,6 +8,7 @@ use std::{
     fs::{self, File},
     io::{self, BufRead, Write},
     os::unix::process::CommandExt,
+    path::PathBuf,
     process::{Command, ExitCode, Stdio},
     sync::{Arc, Mutex},
     thread,
@@ -20,6 +21,8 @@ use rustix::{
     process::{Pid, Signal, WaitOptions, kill_process, wait},
 };
 use serde_json::{Value, json};
+
+use crate::leaks::{self, remove_groups};
 
 type Exits = Arc<Mutex<HashMap<i64, i64>>>;
 
@@ -37,17 +40,41 @@ pub fn serve() -> ExitCode {
     let reaped = Arc::clone(&exits);
     thread::spawn(move || reap(&reaped));
     println!("{}", json!({ "ready": true }));
+    let mut owned = Owned::default();
     for line in io::stdin().lock().lines() {
         let Ok(line) = line else { break };
         let answer = serde_json::from_str(&line)
             .map_err(anyhow::Error::from)
-            .and_then(|request| answer(&request, &exits))
+            .and_then(|request| answer(&request, &exits, &mut owned))
             .unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
         if writeln!(io::stdout(), "{answer}").is_err() {
             break;
         }
     }
+    // The test was killed before it could clean up: nobody else knows what was ours.
+    end_everything(&owned);
     ExitCode::SUCCESS
+}
+
+/// What to remove when the test is gone: the daemon's directory, and its parent group.
+#[derive(Default)]
+struct Owned {
+    dir: Option<PathBuf>,
+    cgroup_parent: Option<String>,
+}
+
+fn end_everything(owned: &Owned) {
+    let Some(dir) = &owned.dir else { return };
+    // From process 1 this reaches every process of the namespace and no other.
+    let _ = Command::new("sh").args(["-c", "kill -9 -1"]).output();
+    thread::sleep(Duration::from_millis(100));
+    for mount in leaks::mounts(1, dir).iter().rev() {
+        let _ = Command::new("umount").args(["-l", mount.trim_start_matches("mount ")]).output();
+    }
+    if let Some(parent) = &owned.cgroup_parent {
+        remove_groups(parent);
+    }
+    let _ = fs::remove_dir_all(dir);
 }
 
 fn run(argv: &[&str]) -> Result<()> {
@@ -97,7 +124,11 @@ fn reap(exits: &Exits) {
     }
 }
 
-fn answer(request: &Value, exits: &Exits) -> Result<Value> {
+fn answer(request: &Value, exits: &Exits, owned: &mut Owned) -> Result<Value> {
+    if let Some(dir) = request["owned_dir"].as_str() {
+        *owned = Owned { dir: Some(dir.into()), cgroup_parent: request["cgroup_parent"].as_str().map(str::to_owned) };
+        return Ok(json!({}));
+    }
     if let Some(start) = request.get("start") {
         return start_program(start);
     }

@@ -159,7 +159,13 @@ impl Session {
     ///
     /// # Errors
     /// The operation failed or has no exit code.
-    pub fn exit_code(&self, api: &Api) -> Result<i64> {
+    pub fn exit_code(&mut self, api: &Api) -> Result<i64> {
+        // A server may hold the end back until its client has read everything.
+        let outputs = if self.streams.len() == 1 { &mut self.streams[..] } else { &mut self.streams[1..] };
+        for output in outputs {
+            output.read_to_end()?;
+        }
+        self.streams.clear();
         let ended = api.wait(&self.operation)?;
         ended["metadata"]["return"].as_i64().with_context(|| format!("no exit code in {ended}"))
     }

@@ -31,6 +31,7 @@ pub struct Options {
     pub count: usize,
     /// Running containers in the rows about density.
     pub density: usize,
+    pub with_ours: bool,
     pub with_peer: bool,
     pub with_debian: bool,
 }
@@ -40,7 +41,9 @@ pub fn main(args: &[&str]) -> Result<()> {
     let options = parse(args)?;
     setup::ensure(false)?;
     let step = Step::begin("Release build");
-    let bin = programs::build(Profile::Release)?;
+    if options.with_ours {
+        programs::build(Profile::Release)?;
+    }
     crate::shell::run(cargo().args(["build", "--locked", "--release", "--package", "xtask", "--bin", "floor"]))?;
     step.done("built");
     let load_before = load();
@@ -49,11 +52,14 @@ pub fn main(args: &[&str]) -> Result<()> {
     let floor = floor(&options)?;
     step.done("measured");
 
-    let step = Step::begin("Stapes");
-    let mut subject = Subject::stapes(&bin)?;
-    let ours = rows::measure(&mut subject, &options);
-    subject.end()?;
-    step.done("measured, and everything it made is gone");
+    let mut ours = BTreeMap::new();
+    if options.with_ours {
+        let step = Step::begin("Stapes");
+        let mut subject = Subject::stapes(&target_dir().join("release"))?;
+        ours = rows::measure(&mut subject, &options);
+        subject.end()?;
+        step.done("measured, and everything it made is gone");
+    }
 
     let theirs = match peer::installed() {
         Some(daemon) if options.with_peer => {
@@ -71,7 +77,7 @@ pub fn main(args: &[&str]) -> Result<()> {
         }
         Some(_) => BTreeMap::new(),
         None => {
-            println!("==> Incus is not installed (package incus-base, from backports): its column stays empty");
+            println!("==> Incus is not installed (`cargo xtask setup --peer`): its column stays empty");
             BTreeMap::new()
         }
     };
@@ -80,7 +86,8 @@ pub fn main(args: &[&str]) -> Result<()> {
 }
 
 fn parse(args: &[&str]) -> Result<Options> {
-    let mut options = Options { rounds: 40, count: 200, density: 100, with_peer: true, with_debian: true };
+    let mut options =
+        Options { rounds: 40, count: 200, density: 100, with_ours: true, with_peer: true, with_debian: true };
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
         let mut number = || -> Result<usize> {
@@ -92,6 +99,7 @@ fn parse(args: &[&str]) -> Result<Options> {
             "--density" => options.density = number()?,
             "--count" => options.count = number()?,
             "--rounds" => options.rounds = number()?,
+            "--only-peer" => options.with_ours = false,
             "--no-peer" => options.with_peer = false,
             "--no-debian" => options.with_debian = false,
             other => bail!("bench: unknown argument {other:?}"),

@@ -109,6 +109,8 @@ fn exec(subject: &Subject, options: &Options) -> Result<Vec<(Row, Option<Figure>
     thread::sleep(Duration::from_secs(1));
     let (mut cli, mut api) = (Vec::new(), Vec::new());
     let mut connection = Connection::open(&subject.api.socket)?;
+    // Incus answers nobody else while a connection has not said its first word.
+    connection.request("GET", "/1.0", &[], &[])?;
     for _ in 0..options.rounds {
         cli.push(ms(|| output(&mut subject.command(&["exec", "exec", "--", "true"])).map(drop))?);
         settle();

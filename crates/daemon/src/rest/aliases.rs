@@ -66,8 +66,8 @@ async fn patch(mut context: Context) -> Result {
     let mut merged = to_value(&convert::alias(&*context.engine.alias(&project, &name)?).writable())?;
     context.check_etag(&etag(&merged)?)?;
     merge(&mut merged, &body);
-    let put: api::ImageAliasesEntryPut =
-        serde_json::from_value(merged).map_err(|error| ApiError::bad_request(format!("the request's body: {error}")))?;
+    let put: api::ImageAliasesEntryPut = serde_json::from_value(merged)
+        .map_err(|error| ApiError::bad_request(format!("the request's body: {error}")))?;
     context.engine.update_alias(&project, &name, &put.description, &put.target)?;
     Ok(Reply::empty())
 }

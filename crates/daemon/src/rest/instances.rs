@@ -118,7 +118,9 @@ async fn create(mut context: Context) -> Result {
         return Err(ApiError::bad_request("stateful: an instance cannot be created with state"));
     }
     if !body.instance_type.is_empty() {
-        return Err(ApiError::bad_request("instance_type: sizes by name are not supported; set limits.cpu and limits.memory"));
+        return Err(ApiError::bad_request(
+            "instance_type: sizes by name are not supported; set limits.cpu and limits.memory",
+        ));
     }
     if !body.architecture.is_empty() && body.architecture != std::env::consts::ARCH {
         return Err(ApiError::bad_request(format!(
@@ -133,7 +135,7 @@ async fn create(mut context: Context) -> Result {
         kind: convert::instance_type(&body.kind)?,
         description: body.description,
         ephemeral: body.ephemeral,
-        profiles: if body.profiles.is_empty() { default_profiles(&context).await } else { Some(names(&body.profiles)?) },
+        profiles: body.profiles.as_deref().map(names).transpose()?,
         config: body.config,
         devices: body.devices,
         source,
@@ -141,12 +143,6 @@ async fn create(mut context: Context) -> Result {
         requestor: Some(context.caller.requestor()),
     };
     Ok(Reply::Async(context.engine.create_instance(request)?))
-}
-
-/// Incus tells "no profiles" from "not said" by `[]` and `null`; both reach us as empty, and only the command line's
-/// `--no-profiles` means the former, which it says with this header-less convention.
-async fn default_profiles(_: &Context) -> Option<Vec<ProfileName>> {
-    None
 }
 
 fn names(names: &[String]) -> Result<Vec<ProfileName>> {
@@ -167,7 +163,9 @@ fn source(source: &api::InstanceSource) -> Result<CreateSource> {
         (kind @ ("copy" | "migration"), _) => {
             Err(ApiError::bad_request(format!("source.type: {kind:?} is not supported yet")))
         }
-        (kind, _) => Err(ApiError::bad_request(format!("source.type: {kind:?} is none of image, none, copy, migration"))),
+        (kind, _) => {
+            Err(ApiError::bad_request(format!("source.type: {kind:?} is none of image, none, copy, migration")))
+        }
     }
 }
 
@@ -204,8 +202,8 @@ async fn patch(mut context: Context) -> Result {
     let shown = convert::instance(&instance, &Expanded::default(), context.engine.status(&instance));
     let mut merged = to_value(&shown.writable())?;
     merge(&mut merged, &body);
-    let put: api::InstancePut =
-        serde_json::from_value(merged).map_err(|error| ApiError::bad_request(format!("the request's body: {error}")))?;
+    let put: api::InstancePut = serde_json::from_value(merged)
+        .map_err(|error| ApiError::bad_request(format!("the request's body: {error}")))?;
     let edit = edit(put)?;
     let engine = Arc::clone(&context.engine);
     context.engine.lanes.fast(move || engine.update_instance(&instance, edit)).await?;
@@ -247,4 +245,3 @@ async fn snapshots(context: Context) -> Result {
     context.engine.instance(&context.project()?, &context.instance_name()?)?;
     Reply::sync(&Vec::<String>::new())
 }
-

@@ -33,9 +33,7 @@ pub fn routes() -> Vec<Route> {
 }
 
 fn managed(engine: &Engine, record: &records::Network) -> api::Network {
-    let up = engine
-        .bridge(record)
-        .is_ok_and(|bridge| network::is_up(&bridge).unwrap_or(false));
+    let up = engine.bridge(record).is_ok_and(|bridge| network::is_up(&bridge).unwrap_or(false));
     convert::network(record, engine.network_users(&record.name), up)
 }
 
@@ -119,8 +117,8 @@ async fn patch(mut context: Context) -> Result {
     let mut merged = to_value(&convert::network(&record, Vec::new(), true).writable())?;
     context.check_etag(&etag(&merged)?)?;
     merge(&mut merged, &body);
-    let put =
-        serde_json::from_value(merged).map_err(|error| ApiError::bad_request(format!("the request's body: {error}")))?;
+    let put = serde_json::from_value(merged)
+        .map_err(|error| ApiError::bad_request(format!("the request's body: {error}")))?;
     replace(&context, name, put).await
 }
 

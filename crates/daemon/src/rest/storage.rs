@@ -81,8 +81,8 @@ async fn patch(mut context: Context) -> Result {
     let mut merged = to_value(&shown(&context, &name)?.0.writable())?;
     context.check_etag(&etag(&merged)?)?;
     merge(&mut merged, &body);
-    let put: api::StoragePoolPut =
-        serde_json::from_value(merged).map_err(|error| ApiError::bad_request(format!("the request's body: {error}")))?;
+    let put: api::StoragePoolPut = serde_json::from_value(merged)
+        .map_err(|error| ApiError::bad_request(format!("the request's body: {error}")))?;
     context.engine.update_pool(&name, put.description, put.config)?;
     Ok(Reply::empty())
 }

@@ -161,11 +161,8 @@ async fn until<T>(work: impl Future<Output = T>, beside: impl Future<Output = In
 
 async fn begin_pipes(target: &ExecTarget, lanes: &Lanes) -> Result<(ExecHandle, [Descriptor; 3])> {
     let failed = |error: io::Error| Error::failed("failed to make the pipes of a command", error);
-    let ((stdin, to), (stdout, out), (stderr, err)) = (
-        pipe_in().map_err(failed)?,
-        pipe_out().map_err(failed)?,
-        pipe_out().map_err(failed)?,
-    );
+    let ((stdin, to), (stdout, out), (stderr, err)) =
+        (pipe_in().map_err(failed)?, pipe_out().map_err(failed)?, pipe_out().map_err(failed)?);
     let handle = target.begin(lanes, ExecIo::Streams { stdin, stdout, stderr }).await?;
     Ok((handle, [to, out, err]))
 }

@@ -12,7 +12,8 @@ impl Engine {
     pub async fn console(self: &Arc<Self>, project: &ProjectName, name: &InstanceName) -> Result<OwnedFd> {
         let instance = self.instance(project, name)?;
         require(instance.kind, "console")?;
-        let live = self.live.get(&instance.id).ok_or_else(|| Error::Refused("The instance isn't running".to_owned()))?;
+        let live =
+            self.live.get(&instance.id).ok_or_else(|| Error::Refused("The instance isn't running".to_owned()))?;
         self.lanes.fast(move || Ok(live.running.console()?)).await
     }
 
@@ -23,7 +24,8 @@ impl Engine {
         for file in ["console.log.old", "console.log"] {
             match std::fs::File::open(directory.join(file)) {
                 Ok(mut file) => {
-                    file.read_to_end(&mut text).map_err(|error| Error::failed("failed to read the console log", error))?;
+                    file.read_to_end(&mut text)
+                        .map_err(|error| Error::failed("failed to read the console log", error))?;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(Error::failed("failed to open the console log", error)),

@@ -155,7 +155,8 @@ impl Engine {
             operation.step("record", false)
         });
         if let Err(error) = made {
-            let undone = self.pool(&record.pool).and_then(|pool| Ok(pool.delete_volume(&VolumeRef::instance(&record.id))?));
+            let undone =
+                self.pool(&record.pool).and_then(|pool| Ok(pool.delete_volume(&VolumeRef::instance(&record.id))?));
             if let Err(undone) = undone {
                 tracing::error!(instance = %record.id, error = crate::chain(&undone), "a half-made volume is left");
             }
@@ -241,12 +242,12 @@ impl Engine {
     /// A name nobody has, for a request without one.
     fn free_name(&self, project: &ProjectName) -> Result<InstanceName> {
         const FIRST: [&str; 16] = [
-            "able", "brave", "calm", "deft", "eager", "fair", "glad", "keen", "light", "merry", "neat", "quick", "ready",
-            "sharp", "swift", "warm",
+            "able", "brave", "calm", "deft", "eager", "fair", "glad", "keen", "light", "merry", "neat", "quick",
+            "ready", "sharp", "swift", "warm",
         ];
         const SECOND: [&str; 16] = [
-            "anvil", "badger", "comet", "drum", "falcon", "gecko", "hammer", "iris", "kestrel", "lynx", "marten", "otter",
-            "puffin", "raven", "stirrup", "wren",
+            "anvil", "badger", "comet", "drum", "falcon", "gecko", "hammer", "iris", "kestrel", "lynx", "marten",
+            "otter", "puffin", "raven", "stirrup", "wren",
         ];
         for _ in 0..64 {
             let bits = self.world.random() as usize;

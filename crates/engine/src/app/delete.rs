@@ -18,7 +18,7 @@ use crate::{
     records::{self, Record},
 };
 
-use super::{create::lock_name, task, instance_url};
+use super::{create::lock_name, instance_url, task};
 
 impl Engine {
     /// Deletes a stopped instance.
@@ -57,7 +57,8 @@ impl Engine {
         let (id, pool) = (instance.id, instance.pool.clone());
         operation.intent("delete", &json!({ "id": id, "pool": pool }), true)?;
         // A stop may have changed the record since it was read.
-        let current = self.index.read().instances.get(&id).cloned().ok_or_else(|| Error::missing("instance", &instance.name))?;
+        let current =
+            self.index.read().instances.get(&id).cloned().ok_or_else(|| Error::missing("instance", &instance.name))?;
         let mut transaction = Transaction::new()
             .delete(current.key())
             .delete(records::instance_name_key(&current.project, &current.name));

@@ -45,7 +45,8 @@ impl Engine {
         let engine = Arc::clone(self);
         Ok(self.operations.run(spec, move |_| async move {
             let _held = held;
-            let live = engine.live.get(&instance.id).ok_or_else(|| Error::Refused("The instance isn't running".to_owned()))?;
+            let live =
+                engine.live.get(&instance.id).ok_or_else(|| Error::Refused("The instance isn't running".to_owned()))?;
             let running = Arc::clone(&live.running);
             let work = move || Ok(if frozen { running.freeze() } else { running.thaw() }?);
             engine.lanes.fast(work).await?;

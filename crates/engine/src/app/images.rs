@@ -260,6 +260,33 @@ impl Engine {
         self.lanes.slow(work).await
     }
 
+    /// Adds the image `alias` of the `debian` source on request, with what the request says of it.
+    pub async fn add_debian_image(
+        self: &Arc<Self>,
+        operation: &Operation,
+        project: &ProjectName,
+        alias: &str,
+        edit: Option<ImageEdit>,
+        aliases: Vec<(AliasName, String)>,
+    ) -> Result<Stored<records::Image>> {
+        let image = self.debian_image(operation, project, alias).await?;
+        let (engine, project) = (Arc::clone(self), project.clone());
+        let work = move || {
+            if let Some(mut edit) = edit {
+                let mut properties = image.properties.clone();
+                properties.extend(edit.properties);
+                edit.properties = properties;
+                edit.expires_at = edit.expires_at.or(image.expires_at);
+                engine.update_image(&project, &image.fingerprint, edit)?;
+            }
+            for (name, description) in aliases {
+                engine.create_alias(&project, name, description, image.fingerprint.as_str())?;
+            }
+            engine.image_by_fingerprint(&project, image.fingerprint.as_str())
+        };
+        self.lanes.fast(work).await
+    }
+
     /// Builds a Debian release; the files are links into the build cache, which stays.
     fn build_image(&self, operation: &Operation, release: &str) -> Result<ImageFiles> {
         let cache = self.paths.state.join("cache");
@@ -272,7 +299,11 @@ impl Engine {
             refresh: false,
         };
         let mut told = |progress: stapes_image::build::Progress| {
-            operation.progress("build_image", &format!("Building debian:{release}: {}", progress.text), progress.percent);
+            operation.progress(
+                "build_image",
+                &format!("Building debian:{release}: {}", progress.text),
+                progress.percent,
+            );
         };
         let built = match release {
             "busybox" => stapes_image::build::busybox(&spec, &mut told)?,
@@ -345,7 +376,13 @@ impl Engine {
         self.index.read().alias(project, name).cloned().ok_or_else(|| Error::missing("image alias", name))
     }
 
-    pub fn create_alias(&self, project: &ProjectName, name: AliasName, description: String, target: &str) -> Result<()> {
+    pub fn create_alias(
+        &self,
+        project: &ProjectName,
+        name: AliasName,
+        description: String,
+        target: &str,
+    ) -> Result<()> {
         if self.index.read().alias(project, &name).is_some() {
             return Err(Error::exists("image alias", name));
         }

@@ -42,6 +42,15 @@ impl Tables {
     }
 }
 
+/// What the daemon itself keeps under `volatile.` is not the table's to judge.
+fn without_volatile(config: &Config) -> Config {
+    config
+        .iter()
+        .filter(|(key, _)| !key.starts_with("volatile."))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
 impl Engine {
     pub fn expanded(&self, instance: &records::Instance) -> Expanded {
         self.index.read().expand(instance)
@@ -63,9 +72,10 @@ impl Engine {
         instance: &records::Instance,
         profiles: &[records::Profile],
     ) -> Result<Expanded> {
-        stapes_model::keys::validate_instance_config(instance.kind, &instance.config)?;
+        let own = without_volatile(&instance.config);
+        stapes_model::keys::validate_instance_config(instance.kind, &own)?;
         let expanded = Expanded::merge(profiles, instance);
-        stapes_model::keys::validate_profile_config(&expanded.config)?;
+        stapes_model::keys::validate_profile_config(&without_volatile(&expanded.config))?;
         self.limits(&expanded.config)?;
         self.check_references(&stapes_device::requests(&expanded.devices)?)?;
         Ok(expanded)

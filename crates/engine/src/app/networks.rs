@@ -1,15 +1,10 @@
 //! Managed networks: make, bring up, change, delete; what dnsmasq is told of each NIC.
 
-use std::{
-    collections::HashSet,
-    net::IpAddr,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::HashSet, net::IpAddr, path::Path, sync::Arc};
 
 use ipnet::IpNet;
-use stapes_network::{Bridge, DnsmasqPaths, NetworkConfig, Reservation, Tools};
 use stapes_model::NetworkName;
+use stapes_network::{Bridge, DnsmasqPaths, NetworkConfig, Reservation, Tools};
 use stapes_store::{Check, Transaction};
 
 use crate::{
@@ -26,20 +21,23 @@ impl Engine {
         }
         let _held = self.locks.take("network", network.name.as_str(), "create")?;
         if Path::new("/sys/class/net").join(network.name.as_str()).exists() {
-            return Err(Error::invalid("name", format!("the host has an interface {:?} already", network.name.as_str())));
+            return Err(Error::invalid(
+                "name",
+                format!("the host has an interface {:?} already", network.name.as_str()),
+            ));
         }
         let taken = self.taken_subnets()?;
         let world = Arc::clone(&self.world);
-        let completed = stapes_network::complete(
-            &network_config(&network),
-            &taken,
-            stapes_network::ipv6_available(),
-            &mut || world.random(),
-        )?;
+        let completed =
+            stapes_network::complete(&network_config(&network), &taken, stapes_network::ipv6_available(), &mut || {
+                world.random()
+            })?;
         network.config = completed.config;
-        self.network_up(&network)?;
-        if let Err(error) = self.put(&network, Check::Absent(network.key())) {
-            let _ = self.network_down(&network);
+        let made = self.network_up(&network).and_then(|()| self.put(&network, Check::Absent(network.key())));
+        if let Err(error) = made {
+            if let Err(left) = self.network_down(&network) {
+                tracing::error!(network = network.name.as_str(), error = crate::chain(&left), "a network is half made");
+            }
             return Err(error);
         }
         self.network_event("network-created", &network);
@@ -58,12 +56,10 @@ impl Engine {
         let own: Vec<_> = self.bridge(&stored)?.subnets();
         let taken: Vec<_> = others.into_iter().filter(|subnet| !own.contains(subnet)).collect();
         let world = Arc::clone(&self.world);
-        let completed = stapes_network::complete(
-            &network_config(&changed),
-            &taken,
-            stapes_network::ipv6_available(),
-            &mut || world.random(),
-        )?;
+        let completed =
+            stapes_network::complete(&network_config(&changed), &taken, stapes_network::ipv6_available(), &mut || {
+                world.random()
+            })?;
         changed.config = completed.config;
         if let Err(error) = self.network_up(&changed) {
             // Back to what worked.
@@ -98,17 +94,21 @@ impl Engine {
     pub(crate) fn network_up(&self, network: &records::Network) -> Result<()> {
         let bridge = self.bridge(network)?;
         let tools = Tools::default();
-        if !stapes_network::is_up(&bridge)? || self.index.read().network(&network.name).is_none_or(|known| known.config != network.config) {
+        if find_program("dnsmasq").is_none() {
+            let why = "dnsmasq is not installed; install the package dnsmasq-base".to_owned();
+            return Err(Error::Refused(format!("network {}: {why}", network.name)));
+        }
+        if !stapes_network::is_up(&bridge)?
+            || self.index.read().network(&network.name).is_none_or(|known| known.config != network.config)
+        {
             stapes_network::ensure_up(&bridge, &tools)?;
         }
         let paths = self.dnsmasq_paths(&network.name);
         stapes_network::prepare_files(&bridge, &paths)?;
-        self.services.ensure_service(&service_name(&network.name), &stapes_network::dnsmasq_argv(&bridge, &paths)).map_err(
-            |error| Error::failed(
-                format!("failed to start dnsmasq for network {}; is the package dnsmasq-base installed?", network.name),
-                error,
-            ),
-        )?;
+        let argv = stapes_network::dnsmasq_argv(&bridge, &paths);
+        self.services
+            .ensure_service(&service_name(&network.name), &argv)
+            .map_err(|error| Error::failed(format!("failed to start dnsmasq for network {}", network.name), error))?;
         Ok(())
     }
 
@@ -129,7 +129,11 @@ impl Engine {
     }
 
     pub(crate) fn dnsmasq_paths(&self, network: &NetworkName) -> DnsmasqPaths {
-        DnsmasqPaths::beneath(self.paths.network(network))
+        let mut paths = DnsmasqPaths::beneath(self.paths.network(network));
+        if let Some(program) = find_program("dnsmasq") {
+            paths.program = program;
+        }
+        paths
     }
 
     /// Subnets that a new network must not overlap: the host's routes and the other networks'.
@@ -170,7 +174,11 @@ impl Engine {
                 Ok(())
             };
             if let Err(error) = forget() {
-                tracing::warn!(network = nic.network.as_str(), error = crate::chain(&error), "a DHCP reservation is left");
+                tracing::warn!(
+                    network = nic.network.as_str(),
+                    error = crate::chain(&error),
+                    "a DHCP reservation is left"
+                );
             }
         }
     }
@@ -235,6 +243,16 @@ impl Engine {
         let source = format!("/1.0/networks/{}", network.name);
         self.events.lifecycle("default", action, &source, None, serde_json::Value::Null);
     }
+}
+
+/// A program of the host, where a daemon's `PATH` may lack the system directories.
+fn find_program(name: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let folders = path.split(':').chain(["/usr/sbin", "/usr/bin", "/sbin", "/bin"]);
+    folders
+        .filter(|folder| folder.starts_with('/'))
+        .map(|folder| Path::new(folder).join(name))
+        .find(|file| file.is_file())
 }
 
 /// SIGHUP: dnsmasq re-reads its reservations.

@@ -75,9 +75,8 @@ impl Engine {
         chosen: &mut records::Config,
     ) -> Result<()> {
         let known = |what: &str| record.config.get(&volatile(&link.device, what));
-        let taken = |key: &String| {
-            reserved.contains(key) || keys.contains(key) || self.index.read().claims.contains(key)
-        };
+        let taken =
+            |key: &String| reserved.contains(key) || keys.contains(key) || self.index.read().claims.contains(key);
         let segment = match &link.nic.attachment {
             Attachment::Network(network) => network.to_string(),
             Attachment::Bridge(bridge) => format!("@{bridge}"),
@@ -110,12 +109,17 @@ impl Engine {
             if bridge.ipv4.is_some() {
                 let mut used: HashSet<Ipv4Addr> = HashSet::new();
                 let prefix = format!("claim/address/{name}/");
-                let held = reserved.iter().chain(keys.iter()).filter_map(|key| key.strip_prefix(&prefix)?.parse::<Ipv4Addr>().ok());
+                let held = reserved
+                    .iter()
+                    .chain(keys.iter())
+                    .filter_map(|key| key.strip_prefix(&prefix)?.parse::<Ipv4Addr>().ok());
                 used.extend(held);
-                used.extend(self.index.read().claimed_addresses(name).into_iter().filter_map(|address| match address {
-                    IpAddr::V4(address) => Some(address),
-                    IpAddr::V6(_) => None,
-                }));
+                used.extend(self.index.read().claimed_addresses(name).into_iter().filter_map(
+                    |address| match address {
+                        IpAddr::V4(address) => Some(address),
+                        IpAddr::V6(_) => None,
+                    },
+                ));
                 let address = stapes_network::allocate_ipv4(&bridge, &used, link.nic.ipv4)?;
                 claims.push(records::address_claim(name.as_str(), IpAddr::V4(address)));
                 chosen.insert(volatile(&link.device, "ipv4.address"), address.to_string());
@@ -187,13 +191,24 @@ impl Engine {
     ) -> Result<Option<Transaction>> {
         let nics = |expanded: &Expanded| -> BTreeMap<String, BTreeMap<String, String>> {
             let nic = |device: &BTreeMap<String, String>| device.get("type").is_some_and(|kind| kind == "nic");
-            expanded.devices.iter().filter(|(_, device)| nic(device)).map(|(name, device)| (name.clone(), device.clone())).collect()
+            expanded
+                .devices
+                .iter()
+                .filter(|(_, device)| nic(device))
+                .map(|(name, device)| (name.clone(), device.clone()))
+                .collect()
         };
         let (old, new) = (nics(before), nics(after));
         if old == new {
             return Ok(None);
         }
-        let stored = self.index.read().instances.get(&changed.id).cloned().ok_or_else(|| Error::missing("instance", &changed.name))?;
+        let stored = self
+            .index
+            .read()
+            .instances
+            .get(&changed.id)
+            .cloned()
+            .ok_or_else(|| Error::missing("instance", &changed.name))?;
         self.remove_reservations(&stored);
         let released = self.nic_claims(&stored);
         for name in old.keys().filter(|name| !new.contains_key(*name)) {
@@ -235,7 +250,8 @@ impl Engine {
     ) -> Result<()> {
         if let Some(mac) = self.nic_mac(changed, link) {
             let text = stapes_network::mac_text(mac);
-            if let Some(claim) = released.iter().find(|claim| claim.starts_with("claim/mac/") && claim.ends_with(&text)) {
+            if let Some(claim) = released.iter().find(|claim| claim.starts_with("claim/mac/") && claim.ends_with(&text))
+            {
                 let mut own = changed.clone();
                 own.config.remove(&volatile(&link.device, "hwaddr"));
                 let fresh = LinkRef { nic: stapes_device::Nic { mac: None, ..link.nic.clone() }, ..link.clone() };
@@ -268,7 +284,8 @@ impl Engine {
 
     /// The links of a start, with everything that the shim needs to make them.
     pub(crate) fn links(&self, instance: &records::Instance, requests: &stapes_device::Requests) -> Result<Vec<Link>> {
-        let number = |(number, link): (usize, &LinkRef)| self.link(instance, u16::try_from(number).unwrap_or(u16::MAX), link);
+        let number =
+            |(number, link): (usize, &LinkRef)| self.link(instance, u16::try_from(number).unwrap_or(u16::MAX), link);
         requests.links.iter().enumerate().map(number).collect()
     }
 

@@ -32,9 +32,10 @@ impl Engine {
             nodes.extend(node.node(device, stat_node)?);
         }
         let prefix = "environment.";
-        let environment = expanded.config.iter().filter_map(|(key, value)| {
-            Some((key.strip_prefix(prefix)?.to_owned(), value.clone()))
-        });
+        let environment = expanded
+            .config
+            .iter()
+            .filter_map(|(key, value)| Some((key.strip_prefix(prefix)?.to_owned(), value.clone())));
         let list = |key: &str| -> Vec<String> {
             config(key).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
         };

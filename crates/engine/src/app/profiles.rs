@@ -35,7 +35,10 @@ impl Engine {
                 used.clone_from(profile);
             }
             self.check_expanded(instance, &profiles).map_err(|error| {
-                Error::invalid(format!("profile {}", profile.name), format!("instance {} uses it: {error}", instance.name))
+                Error::invalid(
+                    format!("profile {}", profile.name),
+                    format!("instance {} uses it: {error}", instance.name),
+                )
             })?;
         }
         self.put(profile, Check::Unchanged { key: profile.key(), revision: stored.revision })?;

@@ -10,8 +10,7 @@ use crate::{
 };
 
 /// Features that the default project has, as in Incus.
-const FEATURES: [&str; 6] =
-    ["images", "networks", "networks.zones", "profiles", "storage.buckets", "storage.volumes"];
+const FEATURES: [&str; 6] = ["images", "networks", "networks.zones", "profiles", "storage.buckets", "storage.volumes"];
 
 impl Engine {
     pub fn project(&self, name: &ProjectName) -> Result<Stored<records::Project>> {

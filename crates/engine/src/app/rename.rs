@@ -14,7 +14,7 @@ use crate::{
     records::{self, Record, instance_name_key},
 };
 
-use super::{create::lock_name, task, instance_url};
+use super::{create::lock_name, instance_url, task};
 
 impl Engine {
     /// Renames a stopped instance.
@@ -46,12 +46,7 @@ impl Engine {
         }))
     }
 
-    fn rename_now(
-        &self,
-        operation: &Operation,
-        instance: &Stored<records::Instance>,
-        to: InstanceName,
-    ) -> Result<()> {
+    fn rename_now(&self, operation: &Operation, instance: &Stored<records::Instance>, to: InstanceName) -> Result<()> {
         operation.intent("rename", &json!({ "id": instance.id, "from": instance.name, "to": to }), false)?;
         let mut renamed = (*instance.value).clone();
         renamed.name = to;

@@ -49,7 +49,8 @@ impl Engine {
         let expanded = self.expanded(instance);
         let action = expanded.config.get("boot.host_shutdown_action").map(String::as_str);
         let patience = Some(self.host_shutdown_patience(instance));
-        let first = if force || action == Some("force-stop") { StopMode::Forced } else { StopMode::Graceful { patience } };
+        let first =
+            if force || action == Some("force-stop") { StopMode::Forced } else { StopMode::Graceful { patience } };
         for mode in [first, StopMode::Forced] {
             let stopped = match self.stop_instance(&instance.project, &instance.name, mode, None) {
                 Ok(operation) => operation.finished().await.err,
@@ -79,6 +80,9 @@ impl Engine {
                 tracing::warn!(service, %error, "a service is left");
             }
         }
+        if let Ok(driver) = self.driver(stapes_model::InstanceType::Container) {
+            driver.close();
+        }
         for name in self.pool_names() {
             let paths: PoolPaths = self.paths.pool(&name);
             self.forget_pool(&name);
@@ -87,6 +91,9 @@ impl Engine {
                 Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
                 Err(error) => tracing::warn!(pool = name.as_str(), %error, "a pool stays mounted"),
             }
+        }
+        if let Err(error) = self.paths.close_run() {
+            tracing::warn!(%error, "the directory for sockets stays mounted");
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     records,
 };
 
-use super::{create::lock_name, task, instance_url};
+use super::{create::lock_name, instance_url, task};
 
 impl Engine {
     /// Starts a stopped instance.
@@ -81,6 +81,7 @@ impl Engine {
         self.apply_templates(instance, Trigger::Start)?;
         let plan = self.plan(instance, &expanded)?;
         let driver = self.driver(instance.kind)?;
+        self.paths.ensure_instance(&instance.id)?;
         // The record is written while the kernel works: both must be done before anyone is told.
         let (running, recorded) = std::thread::scope(|scope| {
             let record = scope.spawn(|| self.record_power(&instance.id, true));

@@ -5,9 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde_json::json;
 use stapes_model::{InstanceId, InstanceName, ProjectName, state::Request};
 
-use crate::{
-    Engine, Error, Result, events::Requestor, live::LiveInstance, operations::Operation, records,
-};
+use crate::{Engine, Error, Result, events::Requestor, live::LiveInstance, operations::Operation, records};
 
 use super::{create::lock_name, task};
 

@@ -1,6 +1,9 @@
 //! Files that an image's templates and cloud-init put into an instance.
 
-use std::path::Path;
+use std::{
+    io::{Read, Write},
+    path::{Path, PathBuf},
+};
 
 use stapes_image::{
     ImageMetadata,
@@ -24,7 +27,8 @@ impl Engine {
         if !metadata.templates.values().any(|template| template.when.contains(&trigger)) {
             return Ok(());
         }
-        let rendered = templates::render_volume(&volume, &metadata, trigger, &self.template_context(instance, &metadata))?;
+        let rendered =
+            templates::render_volume(&volume, &metadata, trigger, &self.template_context(instance, &metadata))?;
         let driver = self.driver(instance.kind)?;
         let root = volume.join("rootfs");
         for file in rendered {
@@ -39,7 +43,10 @@ impl Engine {
                 mode: file.mode.unwrap_or(0o644),
             };
             driver.files_offline(&root, &request).map_err(|error| {
-                Error::failed(format!("failed to write {} from its template into {}", file.path.display(), instance.name), error)
+                Error::failed(
+                    format!("failed to write {} from its template into {}", file.path.display(), instance.name),
+                    error,
+                )
             })?;
         }
         Ok(())
@@ -60,13 +67,86 @@ impl Engine {
     }
 }
 
+impl Engine {
+    fn volume_of(&self, instance: &records::Instance) -> Result<PathBuf> {
+        Ok(self.pool(&instance.pool)?.volume_path(&VolumeRef::instance(&instance.id)))
+    }
+
+    /// What the image of an instance said about itself, as it is in the instance's volume now; `None` for an instance
+    /// made empty. Blocking.
+    pub fn instance_metadata(&self, instance: &records::Instance) -> Result<Option<ImageMetadata>> {
+        read_metadata(&self.volume_of(instance)?)
+    }
+
+    /// Replaces it. A reader sees the old file or the new one. Blocking.
+    pub fn set_instance_metadata(&self, instance: &records::Instance, metadata: &ImageMetadata) -> Result<()> {
+        let volume = self.volume_of(instance)?;
+        let (path, beside) = (volume.join("metadata.yaml"), volume.join(".metadata.yaml.new"));
+        let write = || {
+            let mut file = std::fs::File::create(&beside)?;
+            file.write_all(metadata.to_yaml().as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&beside, &path)
+        };
+        write().map_err(|error| Error::failed(format!("failed to write {}", path.display()), error))
+    }
+
+    /// Names of the template files that came with an instance's image. Blocking.
+    pub fn instance_templates(&self, instance: &records::Instance) -> Result<Vec<String>> {
+        let directory = self.volume_of(instance)?.join("templates");
+        let wrong = |error| Error::failed(format!("failed to list {}", directory.display()), error);
+        // The directory came with the image, so it may be anything, even a link that leads elsewhere.
+        match std::fs::symlink_metadata(&directory) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Ok(Vec::new()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(wrong(error)),
+        }
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&directory).map_err(wrong)? {
+            names.extend(entry.map_err(wrong)?.file_name().into_string());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The text of one of them. Blocking.
+    pub fn instance_template(&self, instance: &records::Instance, name: &str) -> Result<Vec<u8>> {
+        if name.is_empty() || name.contains(['/', '\0']) || matches!(name, "." | "..") {
+            return Err(Error::invalid("path", format!("{name:?} is no name of a template")));
+        }
+        let volume = self.volume_of(instance)?;
+        let missing = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::missing("template", name),
+            _ => Error::failed(format!("failed to read the template {name:?} of {}", instance.name), error),
+        };
+        let file = open_template(&volume, name).map_err(missing)?;
+        let mut text = Vec::new();
+        file.take(METADATA_LIMIT).read_to_end(&mut text).map_err(missing)?;
+        Ok(text)
+    }
+}
+
+/// Opens a regular file beneath the volume's `templates`, through no symlink: what is there came with an image.
+fn open_template(volume: &Path, name: &str) -> std::io::Result<std::fs::File> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags};
+    let volume = std::fs::File::open(volume)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let opened = rustix::fs::openat2(&volume, Path::new("templates").join(name), flags, Mode::empty(), resolve)?;
+    let file = std::fs::File::from(opened);
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    Ok(file)
+}
+
 fn stat(driver: &dyn stapes_instance::Driver, root: &Path, file: &RenderedFile) -> Result<FileReply> {
     Ok(driver.files_offline(root, &FileRequest::Stat { path: file.path.to_string_lossy().into_owned() })?)
 }
 
 /// The metadata that came with the image; `None` for an instance made empty.
 pub(crate) fn read_metadata(volume: &Path) -> Result<Option<ImageMetadata>> {
-    use std::io::Read;
     let path = volume.join("metadata.yaml");
     let wrong = |error: std::io::Error| Error::failed(format!("failed to read {}", path.display()), error);
     // Beside the root and not in it: only the daemon and the unpacking child write here.

@@ -26,6 +26,7 @@ impl Engine {
         changed.devices = edit.devices;
         changed.config = edit.config;
         changed.config.retain(|_, value| !value.is_empty());
+        refuse_volatile(&stored.config, &changed.config)?;
         keep_volatile(&stored.config, &mut changed.config);
         let profiles = self.profiles_of(&changed)?;
         let expanded = self.check_expanded(&changed, &profiles)?;
@@ -120,6 +121,13 @@ fn only_live_changes(
     let root = old.get("path").is_some_and(|path| path == "/");
     let changed = old.iter().chain(new).filter(|(key, _)| old.get(*key) != new.get(*key));
     root && changed.into_iter().all(|(key, _)| key == "size")
+}
+
+/// A client writes back the `volatile.*` keys that it read; new or changed ones must be known to the table.
+fn refuse_volatile(old: &Config, new: &Config) -> Result<()> {
+    let changed = new.iter().filter(|(key, value)| key.starts_with("volatile.") && old.get(*key) != Some(value));
+    let changed: Config = changed.map(|(key, value)| (key.clone(), value.clone())).collect();
+    Ok(stapes_model::keys::validate_profile_config(&changed)?)
 }
 
 fn keep_volatile(old: &Config, new: &mut Config) {

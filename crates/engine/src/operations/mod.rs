@@ -183,8 +183,7 @@ impl Operation {
             crate::failpoint::reached(kind);
             return Ok(());
         }
-        let intent =
-            stapes_journal::Intent { operation: self.inner.id.clone(), kind: kind.to_owned(), plan, durable };
+        let intent = stapes_journal::Intent { operation: self.inner.id.clone(), kind: kind.to_owned(), plan, durable };
         self.inner.registry.journal().begin(&intent)?;
         crate::failpoint::reached(kind);
         Ok(())
@@ -271,8 +270,9 @@ impl Operation {
             self.set_running();
             // A panic in a workflow ends that workflow, and whoever waits for it is told.
             let work = tokio::spawn(body(self.clone()));
-            let outcome =
-                work.await.unwrap_or_else(|panic| Err(Error::failed("the operation died of a programming error", panic)));
+            let outcome = work
+                .await
+                .unwrap_or_else(|panic| Err(Error::failed("the operation died of a programming error", panic)));
             if let Err(error) = &outcome {
                 tracing::debug!(operation = self.id(), error = crate::chain(error), "operation failed");
             }

@@ -141,6 +141,20 @@ fn render_one(
     }
 }
 
+/// A template on its own, for the fuzz target.
+pub(crate) fn render_text(text: &str) -> Result<Vec<u8>, String> {
+    let template = TemplateSpec {
+        when: Vec::new(),
+        create_only: false,
+        template: "fuzz".into(),
+        properties: BTreeMap::new(),
+        uid: None,
+        gid: None,
+        mode: None,
+    };
+    render_one(text, "/fuzz", Trigger::Create, &template, &TemplateContext::default())
+}
+
 fn explain(error: &minijinja::Error) -> String {
     let what = match error.kind() {
         ErrorKind::OutOfFuel => "it takes too many steps".to_owned(),

@@ -1,6 +1,6 @@
-use std::{borrow::Cow, net::IpAddr};
+use std::borrow::Cow;
 
-use super::schedule;
+use super::{addresses, schedule};
 use crate::ByteSize;
 
 /// The form of a value. An empty value always means "unset" and is checked nowhere.
@@ -33,10 +33,34 @@ pub enum Kind {
     Address {
         v6: bool,
     },
-    /// A router address with prefix length, `auto` or `none`.
+    /// An address, and no word in its place.
+    Ip {
+        v6: bool,
+    },
+    /// Addresses of either family, separated by commas.
+    Ips,
+    /// A router's own address with prefix length, `auto` or `none`.
     Subnet {
         v6: bool,
     },
+    /// Subnets, separated by commas.
+    Networks {
+        v6: bool,
+    },
+    /// `FIRST-LAST` ranges, separated by commas.
+    Ranges {
+        v6: bool,
+    },
+    /// `subnet,gateway,subnet,gateway,…` of IPv4.
+    Routes,
+    /// A domain name.
+    Domain,
+    /// Domain names, separated by commas.
+    Domains,
+    /// The life of a DHCP lease: `1h`, `3600` or `infinite`.
+    LeaseTime,
+    /// Options for mount(8); none that would show a pool another file system, or one it cannot write to.
+    MountOptions,
     Mac,
     /// A name of a network interface: 1 to 15 bytes.
     Interface,
@@ -77,8 +101,17 @@ impl Kind {
             Self::CpuAllowance => percent(value, 100).is_some() || quota(value).is_some(),
             Self::Nodes => value == "balanced" || id_set(value).is_some(),
             Self::Rlimit => rlimit(value).is_some(),
-            Self::Address { v6 } => value == "none" || value.parse().is_ok_and(|ip: IpAddr| ip.is_ipv6() == v6),
-            Self::Subnet { v6 } => ["none", "auto"].contains(&value) || is_subnet(value, v6),
+            Self::Address { v6 } => value == "none" || addresses::is_ip(value, v6),
+            Self::Ip { v6 } => addresses::is_ip(value, v6),
+            Self::Ips => addresses::are_ips(value),
+            Self::Subnet { v6 } => return addresses::check_subnet(value, v6).map_err(Cow::Borrowed),
+            Self::Networks { v6 } => addresses::are_networks(value, v6),
+            Self::Ranges { v6 } => addresses::are_ranges(value, v6),
+            Self::Routes => addresses::are_routes(value),
+            Self::Domain => addresses::is_domain(value),
+            Self::Domains => addresses::are_domains(value),
+            Self::LeaseTime => addresses::is_lease_time(value),
+            Self::MountOptions => return check_mount_options(value),
             Self::Mac => parse_mac(value).is_some(),
             Self::Interface => is_interface(value),
             Self::Mode => {
@@ -110,8 +143,20 @@ impl Kind {
             Self::Rlimit => "a number, unlimited, or two of them as soft:hard",
             Self::Address { v6: false } => "an IPv4 address or none",
             Self::Address { v6: true } => "an IPv6 address or none",
-            Self::Subnet { v6: false } => "an IPv4 address with prefix length such as 10.1.2.1/24, auto or none",
-            Self::Subnet { v6: true } => "an IPv6 address with prefix length such as fd42:1::1/64, auto or none",
+            Self::Ip { v6: false } => "an IPv4 address",
+            Self::Ip { v6: true } => "an IPv6 address",
+            Self::Ips => "addresses, separated by commas",
+            Self::Subnet { v6: false } => addresses::SUBNET4,
+            Self::Subnet { v6: true } => addresses::SUBNET6,
+            Self::Networks { v6: false } => "IPv4 subnets such as 10.1.3.0/24, separated by commas",
+            Self::Networks { v6: true } => "IPv6 subnets such as fd42:2::/64, separated by commas",
+            Self::Ranges { v6: false } => "ranges such as 10.1.2.50-10.1.2.99, separated by commas",
+            Self::Ranges { v6: true } => "ranges such as fd42::50-fd42::99, separated by commas",
+            Self::Routes => "subnet,gateway,subnet,gateway,… such as 10.2.0.0/16,10.1.2.5",
+            Self::Domain => "a domain name",
+            Self::Domains => "domain names, separated by commas",
+            Self::LeaseTime => "a time such as 1h, 30m, 3600 or infinite",
+            Self::MountOptions => "mount options, separated by commas",
             Self::Mac => "a unicast MAC address such as 10:66:6a:12:34:56",
             Self::Interface => "an interface name: 1 to 15 characters without spaces, slashes and colons",
             Self::Mode => "an octal mode such as 0660",
@@ -188,8 +233,13 @@ pub(super) fn rlimit(text: &str) -> Option<(Option<u64>, Option<u64>)> {
     ordered.then_some((soft, hard))
 }
 
-fn is_subnet(text: &str, v6: bool) -> bool {
-    text.contains('/') && text.parse().is_ok_and(|net: ipnet::IpNet| net.addr().is_ipv6() == v6)
+fn check_mount_options(value: &str) -> Result<(), Cow<'static, str>> {
+    let name = |option: &str| option.split('=').next().unwrap_or_default().trim().to_owned();
+    match value.split(',').map(name).find(|name| ["ro", "subvol", "subvolid", "device"].contains(&name.as_str())) {
+        Some(name) => Err(format!("mount options without {name}, which a pool cannot be mounted with").into()),
+        None if value.contains(['\0', '\n']) => Err("mount options on one line".into()),
+        None => Ok(()),
+    }
 }
 
 /// Reads a unicast MAC address: six pairs of hexadecimal digits between colons.

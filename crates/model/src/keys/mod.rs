@@ -4,6 +4,7 @@
 //! Nothing is silently ignored: a key whose feature does not exist yet is either refused with the reason, or, where
 //! having no effect is harmless, accepted and marked as [`Status::Stored`].
 
+mod addresses;
 mod kind;
 mod limits;
 mod metadata;
@@ -14,6 +15,7 @@ mod tables;
 mod tests;
 mod validate;
 
+pub use addresses::{list_parts, parse_range};
 pub use kind::{Kind, parse_bool, parse_mac};
 pub use limits::{Host, limits_from_config};
 pub use metadata::metadata_configuration;

@@ -111,6 +111,15 @@ impl Tables {
         })
     }
 
+    /// The row of a key whose value has the row's form.
+    fn check_form(self, key: &str, value: &str) -> Result<&'static Key, KeyError> {
+        let row = self.require(key)?;
+        if !value.is_empty() {
+            row.kind.check(value).map_err(|expected| KeyError::ill_typed(key, value, &expected))?;
+        }
+        Ok(row)
+    }
+
     fn check(self, key: &str, value: &str) -> Result<(), KeyError> {
         let row = self.require(key)?;
         if value.is_empty() {
@@ -125,7 +134,7 @@ impl Tables {
             }
             _ => {}
         }
-        row.kind.check(value).map_err(|expected| KeyError::ill_typed(key, value, &expected))?;
+        self.check_form(key, value)?;
         match row.status {
             Status::Unsupported(reason) if !says_the_default(row, value) => Err(KeyError::unsupported(key, reason)),
             _ => Ok(()),
@@ -158,12 +167,13 @@ pub fn validate_profile_config(config: &BTreeMap<String, String>) -> Result<(), 
     validate_config(Tables::PROFILE, config)
 }
 
-/// Checks a pool's configuration; `volume.<key>` is a default for the keys of its volumes.
+/// Checks a pool's configuration; `volume.<key>` is a default for the keys of its volumes, and taken when it has that
+/// key's form: until such a volume can be made, a default for it has no effect and does no harm.
 pub fn validate_pool_config(driver: &str, config: &BTreeMap<String, String>) -> Result<(), KeyError> {
     let known = Tables::pool(driver).zip(Tables::volume(driver));
     let (pool, volume) = known.ok_or_else(|| KeyError::new("driver", format!("{driver:?} is not btrfs or dir")))?;
     config.iter().try_for_each(|(key, value)| match key.strip_prefix("volume.") {
-        Some(own) => volume.check(own, value).map_err(|error| KeyError {
+        Some(own) => volume.check_form(own, value).map(drop).map_err(|error| KeyError {
             key: format!("volume.{}", error.key),
             suggestion: error.suggestion.map(|key| format!("volume.{key}")),
             ..error

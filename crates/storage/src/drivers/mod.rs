@@ -14,12 +14,14 @@ pub struct DriverInfo {
     pub remote: bool,
     probe: fn() -> Option<String>,
     create: CreateFn,
-    open: fn(&PoolConfig, &PoolPaths) -> Result<Arc<dyn Pool>, PoolError>,
+    open: OpenFn,
     destroy: fn(&PoolConfig, &PoolPaths) -> Result<(), PoolError>,
 }
 
 /// Returns the keys that it completed.
 type CreateFn = fn(&PoolConfig, &PoolPaths) -> Result<Vec<(&'static str, String)>, PoolError>;
+
+type OpenFn = fn(&PoolConfig, &PoolPaths) -> Result<Arc<dyn Pool>, PoolError>;
 
 impl DriverInfo {
     /// The version of the tools behind it; `None` where this host cannot make such pools. May run a program.

@@ -33,6 +33,13 @@ pub fn need_btrfs() -> bool {
         && (Path::new("/dev/loop-control").exists() || skip("loop devices"))
 }
 
+pub fn need_filesystem(name: &str) -> bool {
+    let tool = format!("mkfs.{name}");
+    let has_tool = || Command::new(&tool).arg("-V").output().is_ok_and(|output| output.status.success());
+    let known = || fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.contains(&format!("\t{name}\n")));
+    (has_tool() || skip(&tool)) && (known() || skip(&format!("{name} in the kernel")))
+}
+
 fn skip(need: &str) -> bool {
     assert!(std::env::var_os("STAPES_REQUIRE_ALL").is_none(), "needs {need}");
     eprintln!("skipped: needs {need}");
@@ -54,6 +61,8 @@ pub struct TempPool {
     pool: Option<Arc<dyn Pool>>,
     /// For a pool on a path: the one whose file system it is on.
     host: Option<Box<TempPool>>,
+    /// Where a file system of our own is mounted beneath the pool.
+    mounted: Option<PathBuf>,
     // The last field, so dropped last.
     dir: TempDir,
 }
@@ -70,7 +79,14 @@ impl TempPool {
         let name = name.parse().unwrap();
         let paths = PoolPaths::new(dir.path(), &name);
         let config = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Self { config: PoolConfig { name, driver: driver.to_owned(), config }, paths, pool: None, host: None, dir }
+        Self {
+            config: PoolConfig { name, driver: driver.to_owned(), config },
+            paths,
+            pool: None,
+            host: None,
+            mounted: None,
+            dir,
+        }
     }
 
     /// A btrfs pool in a directory of another's file system.
@@ -79,6 +95,29 @@ impl TempPool {
         let path = host.paths.mount.join("custom/host/pool");
         let mut pool = Self::uncreated("btrfs", &[("source", path.to_str().unwrap())]);
         pool.host = Some(Box::new(host));
+        pool.made()
+    }
+
+    /// A dir pool on a file system of its own.
+    pub fn in_filesystem(kind: &str, mib: u64) -> Self {
+        let mut pool = Self::uncreated("dir", &[]);
+        let at = pool.dir.path().join("disk");
+        fs::create_dir(&at).unwrap();
+        let no_flags = rustix::mount::MountFlags::empty();
+        if kind == "tmpfs" {
+            let size = std::ffi::CString::new(format!("size={mib}m")).unwrap();
+            rustix::mount::mount("tmpfs", &at, "tmpfs", no_flags, size.as_c_str()).unwrap();
+        } else {
+            let path = pool.dir.path().join("disk.img");
+            let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
+            file.set_len(mib << 20).unwrap();
+            assert!(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&path).status().unwrap().success());
+            let options = stapes_sys::loopdev::Options { autoclear: true, ..Default::default() };
+            let device = stapes_sys::loopdev::attach(&file, options).unwrap();
+            rustix::mount::mount(device.path(), &at, kind, no_flags, None).unwrap();
+        }
+        pool.config.config.insert("source".to_owned(), at.join("pool").display().to_string());
+        pool.mounted = Some(at);
         pool.made()
     }
 
@@ -135,7 +174,7 @@ impl TempPool {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(self.paths.mount.to_str().unwrap()), "{mounts}");
         let loop_file = self.paths.disks.join(format!("{}.img", self.config.name));
-        assert!(!loop_file.exists() && !loop_devices().contains(self.dir.path().to_str().unwrap()));
+        assert!(!loop_file.exists() && !loop_devices().contains(self.paths.disks.to_str().unwrap()));
         assert!(!self.paths.mount.exists());
     }
 }
@@ -172,6 +211,9 @@ impl Drop for TempPool {
         if destroy(&self.config, &self.paths).is_err() {
             // A failed test's pool: nothing but our own mount point is touched.
             let _ = rustix::mount::unmount(&self.paths.mount, rustix::mount::UnmountFlags::DETACH);
+        }
+        if let Some(at) = &self.mounted {
+            let _ = rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH);
         }
         if self.host.is_some() {
             let _ = fs::remove_dir_all(self.root());

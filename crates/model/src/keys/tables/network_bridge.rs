@@ -4,7 +4,7 @@
 
 use crate::keys::{
     ANY_INT, Key,
-    Kind::{Address, Blob, Bool, Enum, Int, Mac, Str, Subnet},
+    Kind::{Blob, Bool, Domain, Domains, Enum, Int, Ip, Ips, LeaseTime, Mac, Networks, Ranges, Routes, Str, Subnet},
 };
 
 pub(in crate::keys) static NETWORK_BRIDGE_BGP: &[Key] = &[
@@ -45,17 +45,17 @@ pub(in crate::keys) static NETWORK_BRIDGE_COMMON: &[Key] = &[
     Key::new("bridge.external_interfaces", Str, "Comma-separated list of unconfigured network interfaces to include in the bridge")
         .refused("it is not built yet"),
     Key::new("bridge.hwaddr", Mac, "MAC address for the bridge"),
-    Key::new("bridge.mtu", Int { min: 576, max: 65_535 }, "Bridge MTU (default varies if tunnel in use)")
+    Key::new("bridge.mtu", Int { min: 1280, max: 65_535 }, "Bridge MTU (default varies if tunnel in use)")
         .default("1500"),
     Key::new("bridge.multicast_snooping", Bool, "Whether to enable multicast snooping on the bridge")
         .default("true").condition("native bridge"),
-    Key::new("dns.domain", Str, "Domain to advertise to DHCP clients and use for DNS resolution")
+    Key::new("dns.domain", Domain, "Domain to advertise to DHCP clients and use for DNS resolution")
         .default("incus"),
     Key::new("dns.mode", Enum(&["none", "managed", "dynamic"]), "DNS registration mode: none for no DNS record, managed for Incus-generated static records or dynamic for client-generated records")
         .default("managed"),
-    Key::new("dns.nameservers", Str, "DNS server IPs to advertise to DHCP clients and via Router Advertisements. Both IPv4 and IPv6 addresses get pushed via DHCP, and IPv6 addresses are also advertised as RDNSS via RA.")
+    Key::new("dns.nameservers", Ips, "DNS server IPs to advertise to DHCP clients and via Router Advertisements. Both IPv4 and IPv6 addresses get pushed via DHCP, and IPv6 addresses are also advertised as RDNSS via RA.")
         .default_text("IPv4 and IPv6 address"),
-    Key::new("dns.search", Str, "Full comma-separated domain search list, defaulting to `dns.domain` value"),
+    Key::new("dns.search", Domains, "Full comma-separated domain search list, defaulting to `dns.domain` value"),
     Key::new("dns.zone.forward", Str, "Comma-separated list of DNS zone names for forward DNS records")
         .default("managed").refused("DNS zones are not built yet"),
     Key::new("dns.zone.reverse.ipv4", Str, "DNS zone name for IPv4 reverse DNS records").default("managed")
@@ -66,25 +66,25 @@ pub(in crate::keys) static NETWORK_BRIDGE_COMMON: &[Key] = &[
         .default_text("- (initial value on creation: `auto`)").condition("standard mode"),
     Key::new("ipv4.dhcp", Bool, "Whether to allocate addresses using DHCP").default("true")
         .condition("IPv4 address"),
-    Key::new("ipv4.dhcp.expiry", Str, "When to expire DHCP leases").default("1h").condition("IPv4 DHCP"),
-    Key::new("ipv4.dhcp.gateway", Address { v6: false }, "Address of the gateway for the subnet (use `none` to turn off gateway announcement)")
+    Key::new("ipv4.dhcp.expiry", LeaseTime, "When to expire DHCP leases").default("1h").condition("IPv4 DHCP"),
+    Key::new("ipv4.dhcp.gateway", Ip { v6: false }, "Address of the gateway for the subnet (use `none` to turn off gateway announcement)")
         .default_text("IPv4 address").condition("IPv4 DHCP"),
-    Key::new("ipv4.dhcp.ranges", Str, "Comma-separated list of IP ranges to use for DHCP (FIRST-LAST format)")
+    Key::new("ipv4.dhcp.ranges", Ranges { v6: false }, "Comma-separated list of IP ranges to use for DHCP (FIRST-LAST format)")
         .default_text("all addresses").condition("IPv4 DHCP"),
-    Key::new("ipv4.dhcp.routes", Str, "Static routes to provide via DHCP option 121, as a comma-separated list of alternating subnets (CIDR) and gateway addresses (same syntax as dnsmasq)")
+    Key::new("ipv4.dhcp.routes", Routes, "Static routes to provide via DHCP option 121, as a comma-separated list of alternating subnets (CIDR) and gateway addresses (same syntax as dnsmasq)")
         .condition("IPv4 DHCP"),
     Key::new("ipv4.firewall", Bool, "Whether to generate filtering firewall rules for this network")
         .default("true").condition("IPv4 address"),
     Key::new("ipv4.nat", Bool, "Whether to NAT")
         .default_text("`false`(initial value on creation if `ipv4.address` is set to `auto`: `true`)")
         .condition("IPv4 address"),
-    Key::new("ipv4.nat.address", Address { v6: false }, "The source address used for outbound traffic from the bridge")
+    Key::new("ipv4.nat.address", Ip { v6: false }, "The source address used for outbound traffic from the bridge")
         .condition("IPv4 address"),
     Key::new("ipv4.nat.order", Enum(&["before", "after"]), "Whether to add the required NAT rules before or after any pre-existing rules (no effect with the `nftables` firewall driver)")
         .default("before").condition("IPv4 address"),
     Key::new("ipv4.ovn.ranges", Str, "Comma-separated list of IPv4 ranges to use for child OVN network routers (FIRST-LAST format)")
         .refused("OVN is not built yet"),
-    Key::new("ipv4.routes", Str, "Comma-separated list of additional IPv4 CIDR subnets to route to the bridge")
+    Key::new("ipv4.routes", Networks { v6: false }, "Comma-separated list of additional IPv4 CIDR subnets to route to the bridge")
         .condition("IPv4 address"),
     Key::new("ipv4.routing", Bool, "Whether to route traffic in and out of the bridge").default("true")
         .condition("IPv4 DHCP"),
@@ -92,8 +92,8 @@ pub(in crate::keys) static NETWORK_BRIDGE_COMMON: &[Key] = &[
         .default_text("- (initial value on creation: `auto`)").condition("standard mode"),
     Key::new("ipv6.dhcp", Bool, "Whether to provide additional network configuration over DHCP").default("true")
         .condition("IPv6 DHCP"),
-    Key::new("ipv6.dhcp.expiry", Str, "When to expire DHCP leases").default("1h").condition("IPv6 DHCP"),
-    Key::new("ipv6.dhcp.ranges", Str, "Comma-separated list of IPv6 ranges to use for DHCP (FIRST-LAST format)")
+    Key::new("ipv6.dhcp.expiry", LeaseTime, "When to expire DHCP leases").default("1h").condition("IPv6 DHCP"),
+    Key::new("ipv6.dhcp.ranges", Ranges { v6: true }, "Comma-separated list of IPv6 ranges to use for DHCP (FIRST-LAST format)")
         .default_text("all addresses").condition("IPv6 stateful DHCP"),
     Key::new("ipv6.dhcp.stateful", Bool, "Whether to allocate addresses using DHCP").default("false")
         .condition("IPv6 DHCP"),
@@ -102,7 +102,7 @@ pub(in crate::keys) static NETWORK_BRIDGE_COMMON: &[Key] = &[
     Key::new("ipv6.nat", Bool, "Whether to NAT")
         .default_text("`false` (initial value on creation if `ipv6.address` is set to `auto`: `true`)")
         .condition("IPv6 address"),
-    Key::new("ipv6.nat.address", Address { v6: true }, "The source address used for outbound traffic from the bridge")
+    Key::new("ipv6.nat.address", Ip { v6: true }, "The source address used for outbound traffic from the bridge")
         .condition("IPv6 address"),
     Key::new("ipv6.nat.order", Enum(&["before", "after"]), "Whether to add the required NAT rules before or after any pre-existing rules (no effect with the `nftables` firewall driver)")
         .default("before").condition("IPv6 address"),
@@ -110,7 +110,7 @@ pub(in crate::keys) static NETWORK_BRIDGE_COMMON: &[Key] = &[
         .refused("OVN is not built yet"),
     Key::new("ipv6.ra", Bool, "Whether to send IPv6 router advertisements").default("true")
         .condition("IPv6 address"),
-    Key::new("ipv6.routes", Str, "Comma-separated list of additional IPv6 CIDR subnets to route to the bridge")
+    Key::new("ipv6.routes", Networks { v6: true }, "Comma-separated list of additional IPv6 CIDR subnets to route to the bridge")
         .condition("IPv6 address"),
     Key::new("ipv6.routing", Bool, "Whether to route traffic in and out of the bridge").default("true")
         .condition("IPv6 address"),

@@ -4,19 +4,19 @@
 
 use crate::keys::{
     ID, Key,
-    Kind::{Bool, Bytes, Cron, Duration, Mode, Str},
+    Kind::{Bool, Bytes, Cron, Duration, Mode, MountOptions, Path, Str},
 };
 
 pub(in crate::keys) static STORAGE_BTRFS_COMMON: &[Key] = &[
     Key::new("btrfs.create_options", Str, "Additional options to pass to `mkfs.btrfs` when creating the pool")
         .scope("global"),
-    Key::new("btrfs.mount_options", Str, "Mount options for block devices").default("user_subvol_rm_allowed")
+    Key::new("btrfs.mount_options", MountOptions, "Mount options for block devices").default("user_subvol_rm_allowed")
         .scope("global"),
     Key::new("size", Bytes, "Size of the storage pool when creating loop-based pools (in bytes, suffixes supported, can be increased to grow storage pool)")
         .default_text("auto (20% of free disk space, >= 5 GiB and <= 30 GiB)").scope("local"),
-    Key::new("source", Str, "Path to an existing block device, loop file or Btrfs subvolume").scope("local"),
+    Key::new("source", Path, "Path to an existing block device, loop file or Btrfs subvolume").scope("local"),
     Key::new("source.wipe", Bool, "Wipe the block device specified in `source` prior to creating the storage pool")
-        .default("false").scope("local").refused("it is not built yet"),
+        .default("false").scope("local"),
     Key::new("rsync.bwlimit", Str, "The upper limit to be placed on the socket I/O when `rsync` must be used to transfer storage entities")
         .default_text("`0` (no limit)").scope("global").stored("pools on other hosts are not copied to yet"),
     Key::new("rsync.compression", Bool, "Whether to use compression while migrating storage pools")
@@ -37,7 +37,7 @@ pub(in crate::keys) static STORAGE_DIR_COMMON: &[Key] = &[
         .default("true")
         .scope("global")
         .stored("pools on other hosts are not copied to yet"),
-    Key::new("source", Str, "Path to an existing directory").scope("local"),
+    Key::new("source", Path, "Path to an existing directory").scope("local"),
     Key::new("user.*", Str, "Free-form user key/value storage"),
 ];
 
@@ -101,7 +101,7 @@ pub(in crate::keys) static STORAGE_VOLUME_DIR_COMMON: &[Key] = &[
         .default_text("same as `volume.security.shifted` or `false`")
         .condition("custom volume")
         .refused("custom volumes are not built yet"),
-    Key::new("size", Str, "Size/quota of the storage volume")
+    Key::new("size", Bytes, "Size/quota of the storage volume")
         .default_text("same as `volume.size`")
         .condition("appropriate driver")
         .refused("custom volumes are not built yet"),

@@ -151,7 +151,7 @@ fn loop_size(pool: &PoolConfig, dir: &Path) -> Result<ByteSize, PoolError> {
     let Some(text) = config::get(pool, "size") else {
         let space = host::space(dir).map_err(|source| io_error(pool, "read", dir, source))?;
         // As Incus does: a fifth of the free space, in whole GiB, from 5 to 30.
-        let fifth = space.free / 5 >> 30;
+        let fifth = (space.free / 5) >> 30;
         return Ok(ByteSize::gib(fifth.clamp(5, 30)));
     };
     let invalid = |reason: String| PoolError::InvalidValue {
@@ -308,6 +308,14 @@ fn mount_loop(pool: &PoolConfig, paths: &PoolPaths, path: &Path) -> Result<(), P
     let metadata = file.metadata().map_err(|source| io_error(pool, "read", path, source))?;
     let ours = loopdev::Backing { device: metadata.dev(), inode: metadata.ino() };
     let is_ours = |device: &Path| File::open(device).and_then(loopdev::backing).is_ok_and(|backing| backing == ours);
+    if is_mounted(pool, paths, is_ours)? {
+        return Ok(());
+    }
+    // Two callers at once must not both find no device. The lock has a descriptor of its own: the loop device keeps
+    // `file`, and would keep the lock with it.
+    let lock = File::open(path).map_err(|source| io_error(pool, "open", path, source))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|errno| io_error(pool, "lock", path, errno.into()))?;
     if is_mounted(pool, paths, is_ours)? {
         return Ok(());
     }

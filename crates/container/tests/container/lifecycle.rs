@@ -1,18 +1,16 @@
 //! The driver on real containers: busybox and, where a Debian root is given, systemd. Needs root.
 
-mod support;
-
 use std::{
     io::{Read, Write},
     os::fd::AsFd,
     time::{Duration, Instant},
 };
 
+use crate::support::{Host, exec_output, spec, wait_event};
 use stapes_instance::{
     Driver, DriverError, Event, ExecIo, ExecSpec, ExitReason, ExitStatus, FileKind, FileReply, FileRequest,
     SpawnService, WriteMode,
 };
-use support::{Host, exec_output, spec, wait_event};
 
 #[test]
 fn a_busybox_container_starts_runs_commands_and_is_killed() {
@@ -50,7 +48,7 @@ fn commands_that_cannot_be_executed_say_what_a_shell_would() {
     let running = host.driver.start(&plan).unwrap();
     let failure = |command: &[&str], cwd: Option<&str>| {
         let spec = ExecSpec { cwd: cwd.map(str::to_owned), ..spec(command) };
-        match running.exec(&spec, support::null_io()) {
+        match running.exec(&spec, crate::support::null_io()) {
             Err(DriverError::Command { code, reason, .. }) => (code, reason),
             other => panic!("{other:?}"),
         }
@@ -60,9 +58,10 @@ fn commands_that_cannot_be_executed_say_what_a_shell_would() {
     assert_eq!(failure(&["/etc/inittab"], None).0, 126);
     assert!(failure(&["true"], Some("/nowhere")).1.contains("/nowhere"));
     assert_eq!(exec_output(&*running, "true").1, ExitStatus::Code(0));
-    let many: Vec<_> = (0..40).map(|_| running.exec(&spec(&["true"]), support::null_io()).unwrap().exec).collect();
+    let many: Vec<_> =
+        (0..40).map(|_| running.exec(&spec(&["true"]), crate::support::null_io()).unwrap().exec).collect();
     for exec in many {
-        support::wait_status(&*running, exec);
+        crate::support::wait_status(&*running, exec);
     }
 }
 
@@ -77,15 +76,15 @@ fn a_pty_is_the_commands_terminal_and_can_be_resized() {
         )
         .unwrap();
     let mut pty = std::fs::File::from(handle.pty.unwrap());
-    let first = support::read_until(&mut pty, "30 100");
+    let first = crate::support::read_until(&mut pty, "30 100");
     assert!(first.contains("/dev/pts/"), "{first}");
     stapes_sys::pty::resize(pty.as_fd(), 120, 40).unwrap();
     pty.write_all(b"\n").unwrap();
-    support::read_until(&mut pty, "xterm-256color");
-    assert_eq!(support::wait_status(&*running, handle.exec), ExitStatus::Code(0));
-    let sleeper = running.exec(&spec(&["sleep", "100"]), support::null_io()).unwrap();
+    crate::support::read_until(&mut pty, "xterm-256color");
+    assert_eq!(crate::support::wait_status(&*running, handle.exec), ExitStatus::Code(0));
+    let sleeper = running.exec(&spec(&["sleep", "100"]), crate::support::null_io()).unwrap();
     running.exec_signal(sleeper.exec, 15).unwrap();
-    assert_eq!(support::wait_status(&*running, sleeper.exec), ExitStatus::Signal(15));
+    assert_eq!(crate::support::wait_status(&*running, sleeper.exec), ExitStatus::Signal(15));
 }
 
 #[test]
@@ -96,9 +95,10 @@ fn the_console_is_logged_and_mirrored() {
     let mut one = std::fs::File::from(running.console().unwrap());
     let mut two = std::fs::File::from(running.console().unwrap());
     exec_output(&*running, "echo seen-by-all > /dev/console");
-    support::read_until(&mut one, "seen-by-all");
-    support::read_until(&mut two, "seen-by-all");
+    crate::support::read_until(&mut one, "seen-by-all");
+    crate::support::read_until(&mut two, "seen-by-all");
     drop((one, two));
+    crate::support::wait_booted(&plan);
     let log = std::fs::read_to_string(plan.log_dir.join("console.log")).unwrap();
     assert!(log.contains("booted") && log.contains("seen-by-all"), "{log}");
 }
@@ -177,7 +177,7 @@ fn a_frozen_container_stands_still_and_can_be_killed() {
     let before = size();
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(size(), before);
-    assert!(running.exec(&spec(&["true"]), support::null_io()).is_err());
+    assert!(running.exec(&spec(&["true"]), crate::support::null_io()).is_err());
     running.thaw().unwrap();
     assert_eq!(exec_output(&*running, "true").1, ExitStatus::Code(0));
     assert!(running.usage().unwrap().processes >= 2);
@@ -189,12 +189,16 @@ fn a_frozen_container_stands_still_and_can_be_killed() {
 fn init_says_why_it_ended() {
     let Some(host) = Host::new("reason") else { return };
     for (number, command, wanted) in [(7, "reboot", ExitReason::Reboot), (8, "poweroff", ExitReason::Halt)] {
-        let running = host.driver.start(&host.busybox_plan(number)).unwrap();
+        let plan = host.busybox_plan(number);
+        let running = host.driver.start(&plan).unwrap();
+        crate::support::wait_booted(&plan);
         exec_output(&*running, command);
         let event = wait_event(&*running, |event| matches!(event, Event::Exited { .. }));
         assert!(matches!(event, Event::Exited { reason, .. } if reason == wanted), "{command}: {event:?}");
     }
-    let running = host.driver.start(&host.busybox_plan(9)).unwrap();
+    let plan = host.busybox_plan(9);
+    let running = host.driver.start(&plan).unwrap();
+    crate::support::wait_booted(&plan);
     running.request_shutdown().unwrap();
     let event = wait_event(&*running, |event| matches!(event, Event::Exited { .. }));
     assert!(matches!(event, Event::Exited { reason: ExitReason::Halt, .. }), "{event:?}");
@@ -219,13 +223,13 @@ fn a_second_driver_adopts_what_the_first_left() {
     let Some(mut host) = Host::new("adopt") else { return };
     let plan = host.busybox_plan(11);
     let running = host.driver.start(&plan).unwrap();
-    let exec = running.exec(&spec(&["sh", "-c", "sleep 0.3; exit 9"]), support::null_io()).unwrap().exec;
+    let exec = running.exec(&spec(&["sh", "-c", "sleep 0.3; exit 9"]), crate::support::null_io()).unwrap().exec;
     let pid = running.pid();
     drop(running);
     host.restart_driver();
     let running = host.driver.adopt(&plan.id, &plan.run_dir).unwrap().unwrap();
     assert_eq!(running.pid(), pid);
-    assert_eq!(support::wait_status(&*running, exec), ExitStatus::Code(9));
+    assert_eq!(crate::support::wait_status(&*running, exec), ExitStatus::Code(9));
     assert_eq!(exec_output(&*running, "echo still here").0, "still here\n");
     drop(running);
     // It ends with nobody listening: the next one is told.
@@ -249,18 +253,39 @@ fn a_killed_shim_is_noticed_and_replaced() {
     let shim = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
     stapes_sys::process::kill(shim, 9).unwrap();
     assert_eq!(wait_event(&*running, |_| true), Event::ShimLost);
-    assert!(running.exec(&spec(&["true"]), support::null_io()).is_err());
+    assert!(running.exec(&spec(&["true"]), crate::support::null_io()).is_err());
     let replaced = host.driver.adopt(&plan.id, &plan.run_dir).unwrap().unwrap();
     assert_eq!(replaced.pid(), pid);
     assert_eq!(exec_output(&*replaced, "echo back").0, "back\n");
     let mut console = std::fs::File::from(replaced.console().unwrap());
     exec_output(&*replaced, "echo on-console > /dev/console");
-    support::read_until(&mut console, "on-console");
+    crate::support::read_until(&mut console, "on-console");
     replaced.freeze().unwrap();
     replaced.kill().unwrap();
     let event = wait_event(&*replaced, |event| matches!(event, Event::Exited { .. }));
     assert!(matches!(event, Event::Exited { reason: ExitReason::Killed, .. }), "{event:?}");
     host.assert_gone(&plan);
+}
+
+#[test]
+fn many_start_and_end_side_by_side() {
+    let Some(host) = Host::new("parallel") else { return };
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let host = &host;
+            scope.spawn(move || {
+                let plan = host.busybox_plan(100 + thread);
+                for round in 0..3 {
+                    let running = host.driver.start(&plan).unwrap();
+                    let text = format!("{thread} {round}\n");
+                    assert_eq!(exec_output(&*running, &format!("echo {}", text.trim())), (text, ExitStatus::Code(0)));
+                    running.kill().unwrap();
+                    wait_event(&*running, |event| matches!(event, Event::Exited { .. }));
+                }
+                host.assert_gone(&plan);
+            });
+        }
+    });
 }
 
 #[test]

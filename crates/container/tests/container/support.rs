@@ -16,9 +16,9 @@ use stapes_instance::{Event, ExecIo, ExecSpec, ExitStatus, Plan, Running, Securi
 use stapes_model::{IdMap, IdRange, InstanceId, Limits};
 use stapes_sys::socket;
 
-const APPLETS: [&str; 19] = [
+const APPLETS: [&str; 20] = [
     "sh", "ls", "cat", "echo", "id", "sleep", "true", "stty", "tty", "reboot", "poweroff", "halt", "init", "hostname",
-    "mkdir", "ip", "kill", "ps", "mount",
+    "mkdir", "ip", "kill", "ps", "mount", "head",
 ];
 
 pub struct Host {
@@ -138,7 +138,11 @@ impl Drop for Host {
             self.driver = empty;
         }
         if let Ok(cgroups) = cgroups {
-            let _ = cgroups.remove_parent();
+            // A thread of the driver's may still be removing the last instance's groups.
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while cgroups.remove_parent().is_err() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
         for shim in shims_of(&self.dir) {
             let _ = stapes_sys::process::kill(shim, 9);
@@ -173,6 +177,16 @@ fn ask(dir: &Path, name: &str, request: &str) -> Option<String> {
 
 fn quit_nursery(run_dir: &Path) {
     let _ = ask(run_dir, "nursery.sock", r#""quit""#);
+}
+
+/// Waits until init has printed its greeting: before, it has no handler for the signals that it is sent.
+pub fn wait_booted(plan: &Plan) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !fs::read_to_string(plan.log_dir.join("console.log")).is_ok_and(|log| log.contains("booted")) {
+        assert!(Instant::now() < deadline, "init prints nothing");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(50));
 }
 
 pub fn spec(command: &[&str]) -> ExecSpec {

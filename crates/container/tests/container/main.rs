@@ -1,0 +1,5 @@
+//! The driver on real containers. Needs root and busybox-static; `STAPES_TEST_DEBIAN` names a Debian root with systemd.
+
+mod lifecycle;
+mod resources;
+mod support;
