@@ -50,7 +50,6 @@ impl Engine {
         report.adopted = adopted.len();
         let keep: HashSet<_> = adopted.iter().map(|(id, _)| *id).collect();
         report.swept = self.driver(stapes_model::InstanceType::Container)?.sweep(&keep)?;
-        report.swept.extend(self.host.sweep(&self.network_names())?);
         report.swept.extend(self.sweep_files());
         self.networks_up();
         self.mark_up();
@@ -171,6 +170,15 @@ impl Engine {
                     Ok(_) => Ok("it is in use: kept"),
                     Err(_) => Ok("finished"),
                 }
+            }
+            "create-network" | "delete-network" => {
+                // Only what this daemon noted is taken down: another one on this host may have networks of its own.
+                let network: records::Network = field(plan, "network")?;
+                if self.network(&network.name).is_ok() {
+                    return Ok("it has a record: kept");
+                }
+                self.network_down(&network)?;
+                Ok("taken down")
             }
             // Their effects are what a reboot erases, or one transaction: the sweep and the store know better.
             _ => Ok("nothing to undo"),

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, net::IpAddr, path::Path, sync::Arc};
 
 use ipnet::IpNet;
+use serde_json::json;
 use stapes_model::{InstanceId, NetworkName};
 use stapes_network::{Bridge, DnsmasqPaths, NetworkConfig, Reservation};
 use stapes_store::{Check, Transaction};
@@ -35,13 +36,15 @@ impl Engine {
                 world.random()
             })?;
         network.config = completed.config;
-        let made = self.network_up(&network).and_then(|()| self.put(&network, Check::Absent(network.key())));
-        if let Err(error) = made {
-            if let Err(left) = self.network_down(&network) {
-                tracing::error!(network = network.name.as_str(), error = crate::chain(&left), "a network is half made");
-            }
-            return Err(error);
-        }
+        self.journaled("create-network", json!({ "network": network }), || {
+            let made = self.network_up(&network).and_then(|()| self.put(&network, Check::Absent(network.key())));
+            made.inspect_err(|_| {
+                if let Err(left) = self.network_down(&network) {
+                    let error = crate::chain(&left);
+                    tracing::error!(network = network.name.as_str(), error, "a network is half made");
+                }
+            })
+        })?;
         self.network_event("network-created", &network);
         Ok(())
     }
@@ -80,8 +83,10 @@ impl Engine {
         if !users.is_empty() {
             return Err(Error::InUse { what: "network", name: name.to_string(), users: users.join(", ") });
         }
-        self.store.commit(Transaction::new().unchanged(stored.key(), stored.revision).delete(stored.key()))?;
-        self.network_down(&stored)?;
+        self.journaled("delete-network", json!({ "network": *stored.value }), || {
+            self.store.commit(Transaction::new().unchanged(stored.key(), stored.revision).delete(stored.key()))?;
+            self.network_down(&stored)
+        })?;
         let directory = self.paths.network(name);
         if let Err(error) = std::fs::remove_dir_all(&directory)
             && error.kind() != std::io::ErrorKind::NotFound
