@@ -13,7 +13,7 @@ use stapes_storage::{Pool, PoolConfig};
 use stapes_store::{Check, Revision, Store, Transaction, Write};
 
 use crate::{
-    Error, Result, World,
+    Error, HostNetwork, Result, World,
     events::Events,
     id_ranges::IdSupply,
     index::{Index, Stored},
@@ -34,6 +34,9 @@ pub struct Parts {
     pub journal: Arc<Journal>,
     pub containers: Arc<dyn Driver>,
     pub services: Arc<dyn SpawnService>,
+    pub network: Arc<dyn HostNetwork>,
+    /// Ids of the host that instances may have.
+    pub ids: IdSupply,
     /// How to run ourselves as the confined image worker.
     pub worker: WorkerCommand,
 }
@@ -50,6 +53,7 @@ pub struct Engine {
     pub locks: Locks,
     pub live: Live,
     pub services: Arc<dyn SpawnService>,
+    pub(crate) host: Arc<dyn HostNetwork>,
     pub worker: WorkerCommand,
     pub ids: IdSupply,
     pub(crate) reserved: Reserved,
@@ -84,8 +88,9 @@ impl Engine {
             locks: Locks::default(),
             live: Live::default(),
             services: parts.services,
+            host: parts.network,
             worker: parts.worker,
-            ids: IdSupply::of_host(),
+            ids: parts.ids,
             reserved: Reserved::default(),
             unpacking: Mutex::default(),
             containers: parts.containers,

@@ -11,6 +11,7 @@ mod engine;
 mod error;
 pub mod events;
 mod failpoint;
+mod host;
 pub mod id_ranges;
 pub mod index;
 mod lanes;
@@ -26,6 +27,7 @@ mod world;
 
 pub use engine::{Engine, Parts};
 pub use error::{Error, Result, chain};
+pub use host::{HostNetwork, KernelNetwork};
 pub use lanes::Lanes;
 pub use paths::Paths;
 pub use world::{RealWorld, World};

@@ -50,7 +50,6 @@ impl Engine {
         report.adopted = adopted.len();
         let keep: HashSet<_> = adopted.iter().map(|(id, _)| *id).collect();
         report.swept = self.driver(stapes_model::InstanceType::Container)?.sweep(&keep)?;
-        report.swept.extend(stapes_network::sweep(&self.network_names(), &stapes_network::Tools::default())?);
         report.swept.extend(self.sweep_files());
         self.networks_up();
         self.mark_up();
@@ -172,6 +171,15 @@ impl Engine {
                     Err(_) => Ok("finished"),
                 }
             }
+            "create-network" | "delete-network" => {
+                // Only what this daemon noted is taken down: another one on this host may have networks of its own.
+                let network: records::Network = field(plan, "network")?;
+                if self.network(&network.name).is_ok() {
+                    return Ok("it has a record: kept");
+                }
+                self.network_down(&network)?;
+                Ok("taken down")
+            }
             // Their effects are what a reboot erases, or one transaction: the sweep and the store know better.
             _ => Ok("nothing to undo"),
         }
@@ -222,7 +230,8 @@ impl Engine {
             .into_iter()
             .filter(|(instance, _)| self.live.get(&instance.id).is_none())
             .filter(|(instance, expanded)| {
-                expanded.config.get("boot.autostart").map_or(instance.ran(), |value| value == "true")
+                // Unset and `last-state` mean: as it was.
+                expanded.flag("boot.autostart").unwrap_or(instance.ran())
             })
             .collect();
         let number =

@@ -92,6 +92,8 @@ impl Engine {
             }
         }
         let record = self.image_record(&imported, &inspected, &fingerprint)?;
+        // Two projects share the files of one fingerprint: no deletion may come between the files and the record.
+        let _held = self.locks.take("image", fingerprint.as_str(), "import")?;
         let mut transaction = Transaction::new().create(record.key(), record.to_bytes());
         for (name, description) in &imported.aliases {
             let alias = records::ImageAlias {
@@ -205,6 +207,8 @@ impl Engine {
             if pool.exists(&volume)? {
                 return Ok(());
             }
+            // An unpacking that was killed left its half; an image is filled from nothing.
+            pool.delete_volume(&volume)?;
             let directory = pool.ensure_volume(&volume)?;
             let files = engine.image_files(&fingerprint);
             let unpacked = stapes_image::unpack(&files, &directory, &UnpackLimits::default(), &engine.worker)
@@ -341,6 +345,7 @@ impl Engine {
     /// not touched. Blocking.
     pub fn delete_image(&self, operation: &Operation, project: &ProjectName, fingerprint: &Fingerprint) -> Result<()> {
         let image = self.image_by_fingerprint(project, fingerprint.as_str())?;
+        let _held = self.locks.take("image", fingerprint.as_str(), "delete")?;
         operation.intent("delete-image", &json!({ "fingerprint": fingerprint }), true)?;
         let mut transaction = Transaction::new().unchanged(image.key(), image.revision).delete(image.key());
         for alias in self.aliases_of(project, fingerprint) {

@@ -233,7 +233,12 @@ impl Operation {
     }
 
     fn set_running(&self) {
-        self.state().status = Status::Running;
+        let mut state = self.state();
+        // It may have been canceled before its work began.
+        if state.status == Status::Pending {
+            state.status = Status::Running;
+        }
+        drop(state);
         self.changed();
     }
 
