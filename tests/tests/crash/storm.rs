@@ -252,7 +252,9 @@ pub fn storm(pool: &str, rounds: u64, abilities: Abilities) {
             .collect();
         let client = world.client.clone();
         let disturber = thread::spawn(move || disturb(&client, round));
-        thread::sleep(Duration::from_micros(dice.below(120_000)));
+        // Most kills come early in a verb, some after many.
+        let most = [30_000, 200_000, 800_000][dice.below(3) as usize];
+        thread::sleep(Duration::from_micros(dice.below(most)));
         world.kill();
         let mut wrong = Vec::new();
         for worker in busy {
