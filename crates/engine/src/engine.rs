@@ -7,7 +7,7 @@ use std::{
 
 use stapes_image::WorkerCommand;
 use stapes_instance::{Driver, SpawnService, require};
-use stapes_journal::Journal;
+use stapes_journal::{Intent, Journal, Outcome};
 use stapes_model::{InstanceName, InstanceType, NetworkName, PoolName, ProjectName, state::Status};
 use stapes_storage::{Pool, PoolConfig};
 use stapes_store::{Check, Revision, Store, Transaction, Write};
@@ -66,7 +66,12 @@ pub struct Engine {
 
 impl Engine {
     /// Opens the engine on its parts. Touches nothing on the host yet: see [`Engine::reconcile`].
-    pub fn open(parts: Parts) -> Result<Arc<Self>> {
+    #[cfg_attr(not(feature = "failpoints"), allow(unused_mut, reason = "only the crash tests replace the store"))]
+    pub fn open(mut parts: Parts) -> Result<Arc<Self>> {
+        #[cfg(feature = "failpoints")]
+        {
+            parts.store = Arc::new(crate::failpoint::DyingStore(parts.store));
+        }
         let index = Arc::new(Index::default());
         let watch = feed(&parts.store, &index)?;
         let events = Arc::new(Events::new(Arc::clone(&parts.world), Arc::clone(&parts.journal)));
@@ -133,6 +138,32 @@ impl Engine {
 
     pub fn status(&self, instance: &records::Instance) -> Status {
         self.live.status(&instance.id)
+    }
+
+    /// Runs `work`, which no operation stands for, under an intent of its own: what a killed daemon leaves of it is
+    /// settled by the next.
+    pub(crate) fn journaled<T>(
+        &self,
+        kind: &str,
+        plan: serde_json::Value,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let operation = self.world.uuid();
+        let intent = Intent { operation: operation.clone(), kind: kind.to_owned(), plan, durable: true };
+        self.journal.begin(&intent)?;
+        crate::failpoint::reached(kind);
+        let result = work();
+        let (status, error) = match &result {
+            Ok(_) => ("Success", None),
+            Err(error) => ("Failure", Some(crate::chain(error))),
+        };
+        let at = self.world.now().timestamp();
+        crate::failpoint::reached("before the outcome");
+        let outcome = Outcome { status: status.to_owned(), error, result: serde_json::Value::Null, at };
+        if let Err(error) = self.journal.finish(&operation, &outcome) {
+            tracing::warn!(kind, %error, "the end of a workflow was not noted");
+        }
+        result
     }
 
     /// Writes one new or changed record under `check`.

@@ -1,9 +1,8 @@
 //! The host's side of managed networks: bridges, firewall, what is on the wire. Tests put a host of their own here.
 
-use std::{collections::HashSet, net::Ipv4Addr, path::Path};
+use std::{net::Ipv4Addr, path::Path};
 
 use ipnet::IpNet;
-use stapes_model::NetworkName;
 use stapes_network::{Bridge, NetworkError, Tools};
 
 /// What workflows ask of the host's network. Blocking.
@@ -23,9 +22,6 @@ pub trait HostNetwork: Send + Sync {
 
     /// Tells the DHCP server that `mac` gives `address` back.
     fn release(&self, bridge: &Bridge, mac: [u8; 6], address: Ipv4Addr) -> Result<(), NetworkError>;
-
-    /// Removes what is left of networks that are not in `keep`; returns what it removed, for the log.
-    fn sweep(&self, keep: &HashSet<NetworkName>) -> Result<Vec<String>, NetworkError>;
 }
 
 /// This host's kernel.
@@ -57,9 +53,5 @@ impl HostNetwork for KernelNetwork {
 
     fn release(&self, bridge: &Bridge, mac: [u8; 6], address: Ipv4Addr) -> Result<(), NetworkError> {
         stapes_network::release_ipv4(bridge, mac, address)
-    }
-
-    fn sweep(&self, keep: &HashSet<NetworkName>) -> Result<Vec<String>, NetworkError> {
-        stapes_network::sweep(keep, &self.tools)
     }
 }

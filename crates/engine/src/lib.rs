@@ -22,6 +22,7 @@ mod paths;
 mod reconcile;
 pub mod records;
 mod reserve;
+mod sweep;
 mod world;
 
 pub use engine::{Engine, Parts};

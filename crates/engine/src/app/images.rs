@@ -81,6 +81,8 @@ impl Engine {
         {
             return Err(Error::invalid("fingerprint", format!("expected {expected}, the content has {fingerprint}")));
         }
+        // Two of the same content at once would take each other's files away.
+        let _held = self.locks.take("image", fingerprint.as_str(), "import")?;
         if self.index.read().image(&imported.project, &fingerprint).is_some() {
             return Err(Error::exists("image", fingerprint));
         }
@@ -92,7 +94,6 @@ impl Engine {
         let record = self.image_record(&imported, &inspected, &fingerprint)?;
         // Two projects share the files of one fingerprint: no deletion may come between the files and the record.
         let _held = self.locks.take("image", fingerprint.as_str(), "import")?;
-        self.place_files(&imported.files, &fingerprint)?;
         let mut transaction = Transaction::new().create(record.key(), record.to_bytes());
         for (name, description) in &imported.aliases {
             let alias = records::ImageAlias {
@@ -104,11 +105,14 @@ impl Engine {
             };
             transaction = transaction.create(alias.key(), alias.to_bytes());
         }
-        if let Err(error) = self.store.commit(transaction) {
-            // Another project may have the same image, and with it these files.
-            self.drop_image_content(&fingerprint)?;
-            return Err(error.into());
-        }
+        self.journaled("import-image", json!({ "fingerprint": fingerprint }), || {
+            let placed = self.place_files(&imported.files, &fingerprint);
+            placed.and_then(|()| Ok(self.store.commit(transaction)?)).inspect_err(|_| {
+                if let Err(left) = self.drop_image_content(&fingerprint) {
+                    tracing::error!(%fingerprint, error = crate::chain(&left), "files of a failed import are left");
+                }
+            })
+        })?;
         self.image_event("image-created", &record.project, &fingerprint);
         Ok(fingerprint)
     }
@@ -159,13 +163,8 @@ impl Engine {
                 .map_err(|error| Error::failed(format!("failed to store the image file {}", to.display()), error))
         };
         place(&files.meta, self.paths.image_meta(fingerprint))?;
-        if let Some(rootfs) = &files.rootfs
-            && let Err(error) = place(rootfs, self.paths.image_rootfs(fingerprint))
-        {
-            self.remove_image_files(fingerprint);
-            return Err(error);
-        }
-        Ok(())
+        crate::failpoint::reached("between two files");
+        files.rootfs.as_ref().map_or(Ok(()), |rootfs| place(rootfs, self.paths.image_rootfs(fingerprint)))
     }
 
     fn remove_image_files(&self, fingerprint: &Fingerprint) {

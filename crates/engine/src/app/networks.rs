@@ -3,6 +3,7 @@
 use std::{collections::HashSet, net::IpAddr, path::Path, sync::Arc};
 
 use ipnet::IpNet;
+use serde_json::json;
 use stapes_model::{InstanceId, NetworkName};
 use stapes_network::{Bridge, DnsmasqPaths, NetworkConfig, Reservation};
 use stapes_store::{Check, Transaction};
@@ -35,13 +36,15 @@ impl Engine {
                 world.random()
             })?;
         network.config = completed.config;
-        let made = self.network_up(&network).and_then(|()| self.put(&network, Check::Absent(network.key())));
-        if let Err(error) = made {
-            if let Err(left) = self.network_down(&network) {
-                tracing::error!(network = network.name.as_str(), error = crate::chain(&left), "a network is half made");
-            }
-            return Err(error);
-        }
+        self.journaled("create-network", json!({ "network": network }), || {
+            let made = self.network_up(&network).and_then(|()| self.put(&network, Check::Absent(network.key())));
+            made.inspect_err(|_| {
+                if let Err(left) = self.network_down(&network) {
+                    let error = crate::chain(&left);
+                    tracing::error!(network = network.name.as_str(), error, "a network is half made");
+                }
+            })
+        })?;
         self.network_event("network-created", &network);
         Ok(())
     }
@@ -80,8 +83,10 @@ impl Engine {
         if !users.is_empty() {
             return Err(Error::InUse { what: "network", name: name.to_string(), users: users.join(", ") });
         }
-        self.store.commit(Transaction::new().unchanged(stored.key(), stored.revision).delete(stored.key()))?;
-        self.network_down(&stored)?;
+        self.journaled("delete-network", json!({ "network": *stored.value }), || {
+            self.store.commit(Transaction::new().unchanged(stored.key(), stored.revision).delete(stored.key()))?;
+            self.network_down(&stored)
+        })?;
         let directory = self.paths.network(name);
         if let Err(error) = std::fs::remove_dir_all(&directory)
             && error.kind() != std::io::ErrorKind::NotFound
@@ -158,6 +163,24 @@ impl Engine {
         Ok(())
     }
 
+    /// Makes what dnsmasq was told of the network's NICs agree with the store.
+    fn agree_on_reservations(&self, network: &records::Network) -> Result<()> {
+        let (bridge, paths) = (self.bridge(network)?, self.dnsmasq_paths(&network.name));
+        let instances: Vec<_> = self.index.read().instances_of(None).cloned().collect();
+        let mut keep = Vec::new();
+        for instance in instances {
+            for nic in self.managed_nics(&instance)?.into_iter().filter(|nic| nic.network == network.name) {
+                let reservation = nic.reservation(&instance, &bridge);
+                stapes_network::write_reservation(&bridge, &paths, &instance.id, &nic.device, &reservation)?;
+                keep.push((instance.id, nic.device));
+            }
+        }
+        if stapes_network::sweep_reservations(&paths, &keep)? {
+            self.services.signal_service(&service_name(&network.name), HANG_UP)?;
+        }
+        Ok(())
+    }
+
     /// Makes dnsmasq know the NICs of a changed instance, and forget what it had `before` and has no more.
     pub(crate) fn replace_reservations(&self, instance: &records::Instance, before: Vec<ManagedNic>) -> Result<()> {
         let now = self.managed_nics(instance)?;
@@ -229,7 +252,8 @@ impl Engine {
     pub(crate) fn networks_up(&self) {
         let networks: Vec<_> = self.index.read().networks.values().cloned().collect();
         for network in networks {
-            if let Err(error) = self.network_up(&network) {
+            let up = self.network_up(&network).and_then(|()| self.agree_on_reservations(&network));
+            if let Err(error) = up {
                 tracing::error!(network = network.name.as_str(), error = crate::chain(&error), "a network is down");
             }
         }
