@@ -81,7 +81,8 @@ impl Engine {
         {
             return Err(Error::invalid("fingerprint", format!("expected {expected}, the content has {fingerprint}")));
         }
-        // Two of the same content at once would take each other's files away.
+        // Two of the same content at once would take each other's files away, in one project or in two, and a deletion
+        // must not come between the files and the record.
         let _held = self.locks.take("image", fingerprint.as_str(), "import")?;
         if self.index.read().image(&imported.project, &fingerprint).is_some() {
             return Err(Error::exists("image", fingerprint));
@@ -92,8 +93,6 @@ impl Engine {
             }
         }
         let record = self.image_record(&imported, &inspected, &fingerprint)?;
-        // Two projects share the files of one fingerprint: no deletion may come between the files and the record.
-        let _held = self.locks.take("image", fingerprint.as_str(), "import")?;
         let mut transaction = Transaction::new().create(record.key(), record.to_bytes());
         for (name, description) in &imported.aliases {
             let alias = records::ImageAlias {

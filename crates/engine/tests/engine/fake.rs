@@ -19,7 +19,7 @@ use stapes_instance::{
     Driver, DriverError, Event, ExecHandle, ExecIo, ExecSpec, ExitReason, ExitStatus, FileReply, FileRequest, Limits,
     Plan, Running, SpawnService, Usage,
 };
-use stapes_model::{InstanceId, InstanceType, NetworkName};
+use stapes_model::{InstanceId, InstanceType};
 use stapes_network::{Bridge, NetworkError};
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -291,10 +291,6 @@ impl HostNetwork for FakeNetwork {
     fn release(&self, _: &Bridge, _: [u8; 6], address: Ipv4Addr) -> Result<(), NetworkError> {
         lock(&self.released).push(address);
         Ok(())
-    }
-
-    fn sweep(&self, _: &HashSet<NetworkName>) -> Result<Vec<String>, NetworkError> {
-        Ok(Vec::new())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The engine's workflows, operations and recovery, over a driver that only remembers: no daemon, no kernel, no root.
 
 mod fake;
+mod images;
 mod lifecycle;
 mod nics;
 mod operations;
