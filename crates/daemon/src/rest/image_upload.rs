@@ -21,11 +21,12 @@ use stapes_model::{AliasName, Fingerprint, ProfileName, ProjectName};
 
 use crate::{
     multipart::{Event, Multipart, MultipartError},
+    percent::percent_decode,
     reply::{ApiError, Reply, Result},
     request::Context,
     rest::images::edit_of,
     route,
-    router::{Route, percent_decode},
+    router::Route,
     transfer::{self, Writer},
 };
 
