@@ -62,7 +62,10 @@ impl Engine {
             self.follow(id, live);
         }
         let engine = Arc::clone(self);
-        tokio::spawn(async move { engine.autostart().await });
+        tokio::spawn(async move {
+            engine.delete_ended_ephemerals().await;
+            engine.autostart().await;
+        });
     }
 
     fn adopt_all(&self) -> Vec<(InstanceId, Arc<LiveInstance>)> {
@@ -221,6 +224,16 @@ impl Engine {
             at: now.timestamp(),
         };
         Ok(self.journal.finish(&open.intent.operation, &outcome)?)
+    }
+
+    /// An ephemeral instance goes with its end, also if no daemon was there to see it.
+    async fn delete_ended_ephemerals(self: &Arc<Self>) {
+        let has_ended = |instance: &records::Instance| {
+            instance.ephemeral && instance.last_used_at.is_some() && !instance.ran() && self.live.get(&instance.id).is_none()
+        };
+        for (instance, _) in self.instances(None).into_iter().filter(|(instance, _)| has_ended(instance)) {
+            self.delete_ephemeral(&instance).await;
+        }
     }
 
     /// Starts what `boot.autostart` asks for, or what ran when the host went down; highest priority first.

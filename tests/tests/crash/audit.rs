@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 use stapes_testkit::Daemon;
 
-/// Spare shims that the daemon keeps ready (its default), each with an embryo.
+/// Spare shims that the daemon keeps ready: its default.
 const WARM: usize = 4;
 
 /// How long the host may take to come to rest: dying namespaces, groups that are removed by a thread.
@@ -230,8 +230,8 @@ fn host(daemon: &Daemon, stored: &Stored, running: &BTreeSet<String>, wrong: &mu
             wrong.push(format!("left: {line}"));
         }
     }
-    // The nursery; spares and running instances each have a shim and an embryo.
-    let most_shims = 1 + 2 * (WARM + running.len());
+    // The nursery; then a shim and two embryos each, of which a running instance has used one up.
+    let most_shims = 1 + 3 * WARM + 2 * running.len();
     let counts = [
         ("daemons", daemons, 1),
         ("host sides of NICs", veths, running.len()),

@@ -47,5 +47,5 @@ fn killed_at_every_step_of_image_imports_and_deletions() {
 #[test]
 fn killed_at_random_moments_of_a_busy_life() {
     let Some(_host) = host_with(NEEDS) else { return };
-    storm::storm("dir", world::setting("STAPES_CRASH_KILLS", 150), storm::Abilities { files: true });
+    storm::storm("btrfs", world::setting("STAPES_CRASH_KILLS", 150), storm::Abilities { files: true });
 }

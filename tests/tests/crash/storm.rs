@@ -30,7 +30,11 @@ struct Slot {
     /// Files that were pushed and acknowledged, with their content.
     files: BTreeMap<String, Vec<u8>>,
     last: String,
+    tally: Tally,
 }
+
+/// How often each verb was acknowledged, and was cut short.
+type Tally = BTreeMap<String, (u32, u32)>;
 
 /// What the daemon under test can do: routes come in one by one.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +45,7 @@ pub struct Abilities {
 impl Slot {
     fn new(number: usize) -> Self {
         let possible = vec![(format!("w{number}"), Phase::Absent)];
-        Self { number, possible, files: BTreeMap::new(), last: String::new() }
+        Self { number, possible, files: BTreeMap::new(), last: String::new(), tally: Tally::new() }
     }
 
     fn certain(&self) -> (String, Phase) {
@@ -107,13 +111,16 @@ impl Slot {
         request: impl FnOnce() -> Outcome,
     ) -> Result<bool, String> {
         self.last = what.to_owned();
+        let counts = self.tally.entry(what.to_owned()).or_default();
         match request() {
             Outcome::Acknowledged => {
+                counts.0 += 1;
                 self.possible = vec![done];
                 self.last = format!("{what}, acknowledged");
                 Ok(true)
             }
             Outcome::Lost => {
+                counts.1 += 1;
                 self.possible.extend(between);
                 self.possible.push(done);
                 Ok(false)
@@ -127,12 +134,17 @@ impl Slot {
         let content = vec![b'a' + (dice.below(26) as u8); 1 + dice.below(200_000) as usize];
         self.last = format!("push of {path}");
         let url = format!("/1.0/instances/{name}/files?path={path}");
+        let counts = self.tally.entry("push".to_owned()).or_default();
         match client.upload(&url, &[("X-Incus-type", "file")], &content) {
             Outcome::Acknowledged => {
+                counts.0 += 1;
                 self.files.insert(path, content);
                 Ok(true)
             }
-            Outcome::Lost => Ok(false),
+            Outcome::Lost => {
+                counts.1 += 1;
+                Ok(false)
+            }
             Outcome::Refused(why) => Err(format!("push of {path} to {name} was refused: {why}")),
         }
     }
@@ -240,7 +252,9 @@ pub fn storm(pool: &str, rounds: u64, abilities: Abilities) {
             .collect();
         let client = world.client.clone();
         let disturber = thread::spawn(move || disturb(&client, round));
-        thread::sleep(Duration::from_micros(dice.below(120_000)));
+        // Most kills come early in a verb, some after many.
+        let most = [30_000, 200_000, 800_000][dice.below(3) as usize];
+        thread::sleep(Duration::from_micros(dice.below(most)));
         world.kill();
         let mut wrong = Vec::new();
         for worker in busy {
@@ -277,6 +291,14 @@ pub fn storm(pool: &str, rounds: u64, abilities: Abilities) {
                 assert!(gone.is_acknowledged(), "{url}: {gone:?}");
             }
         }
+    }
+    let mut tally = Tally::new();
+    for (verb, counts) in slots.iter().flat_map(|slot| &slot.tally) {
+        let sum = tally.entry(verb.clone()).or_default();
+        *sum = (sum.0 + counts.0, sum.1 + counts.1);
+    }
+    for (verb, (done, cut)) in tally {
+        println!("{verb}: {done} acknowledged, {cut} cut short");
     }
     for slot in &slots {
         world.remove(&slot.certain().0);

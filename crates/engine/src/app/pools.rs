@@ -89,9 +89,9 @@ impl Engine {
 
     /// Takes a pool without instances off the host, then its record out of the store. May run twice.
     pub(crate) fn remove_pool(&self, stored: &Stored<records::Pool>) -> Result<()> {
-        // One that cannot be opened may be half removed already; what is left of it is the driver's to judge.
+        // One that cannot be opened or listed may be half removed already; what is left is the driver's to judge.
         if let Ok(pool) = self.pool(&stored.name) {
-            for image in pool.list(VolumeKind::Image)? {
+            for image in pool.list(VolumeKind::Image).unwrap_or_default() {
                 pool.delete_volume(&VolumeRef::new(VolumeKind::Image, image)?)?;
             }
         }
