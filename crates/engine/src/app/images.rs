@@ -81,8 +81,8 @@ impl Engine {
         {
             return Err(Error::invalid("fingerprint", format!("expected {expected}, the content has {fingerprint}")));
         }
-        // Two of the same content at once would take each other's files away; two projects share them, so neither may a
-        // deletion come between the files and the record.
+        // Two of the same content at once would take each other's files away, in one project or in two, and a deletion
+        // must not come between the files and the record.
         let _held = self.locks.take("image", fingerprint.as_str(), "import")?;
         if self.index.read().image(&imported.project, &fingerprint).is_some() {
             return Err(Error::exists("image", fingerprint));
