@@ -337,15 +337,14 @@ impl Driver for ContainerDriver {
 
 impl SpawnService for ContainerDriver {
     fn ensure_service(&self, name: &str, argv: &[String]) -> Result<u32, DriverError> {
-        let request = NurseryRequest::EnsureService { name: name.to_owned(), argv: argv.to_vec() };
-        match self.inner.nursery.ask(&request, &[])? {
+        match self.inner.nursery.ensure_service(name, argv)? {
             NurseryReply::Pid(pid) => Ok(pid),
             _ => Err(DriverError::Other { doing: format!("service {name}: a strange answer"), source: None }),
         }
     }
 
     fn stop_service(&self, name: &str) -> Result<(), DriverError> {
-        self.inner.nursery.ask(&NurseryRequest::StopService { name: name.to_owned() }, &[]).map(drop)
+        self.inner.nursery.stop_service(name)
     }
 
     fn signal_service(&self, name: &str, signal: i32) -> Result<(), DriverError> {

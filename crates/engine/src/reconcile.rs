@@ -9,6 +9,8 @@ use stapes_model::{Fingerprint, InstanceId, InstanceName, PoolName};
 
 use crate::{
     Engine, Error, Result,
+    app::Expanded,
+    index::Stored,
     live::LiveInstance,
     operations::{ACCEPTED, Snapshot, Status},
     records,
@@ -58,13 +60,16 @@ impl Engine {
 
     /// Follows adopted instances, and starts what ran when the host went down. Needs the runtime.
     pub fn resume(self: &Arc<Self>, adopted: Vec<(InstanceId, Arc<LiveInstance>)>) {
+        // Chosen while every adopted instance still counts as live: the end of one that is told of in a moment is no
+        // reason to start it again.
+        let wanted = self.to_autostart();
         for (id, live) in adopted {
             self.follow(id, live);
         }
         let engine = Arc::clone(self);
         tokio::spawn(async move {
             engine.delete_ended_ephemerals().await;
-            engine.autostart().await;
+            engine.autostart(wanted).await;
         });
     }
 
@@ -229,15 +234,18 @@ impl Engine {
     /// An ephemeral instance goes with its end, also if no daemon was there to see it.
     async fn delete_ended_ephemerals(self: &Arc<Self>) {
         let has_ended = |instance: &records::Instance| {
-            instance.ephemeral && instance.last_used_at.is_some() && !instance.ran() && self.live.get(&instance.id).is_none()
+            instance.ephemeral
+                && instance.last_used_at.is_some()
+                && !instance.ran()
+                && self.live.get(&instance.id).is_none()
         };
         for (instance, _) in self.instances(None).into_iter().filter(|(instance, _)| has_ended(instance)) {
             self.delete_ephemeral(&instance).await;
         }
     }
 
-    /// Starts what `boot.autostart` asks for, or what ran when the host went down; highest priority first.
-    async fn autostart(self: Arc<Self>) {
+    /// What `boot.autostart` asks for, or what ran when the host went down; highest priority first.
+    fn to_autostart(&self) -> Vec<(Stored<records::Instance>, Expanded)> {
         let mut wanted: Vec<_> = self
             .instances(None)
             .into_iter()
@@ -247,11 +255,13 @@ impl Engine {
                 expanded.flag("boot.autostart").unwrap_or(instance.ran())
             })
             .collect();
-        let number =
-            |config: &crate::records::Config, key: &str| config.get(key).and_then(|text| text.parse::<i64>().ok());
         wanted.sort_by_key(|(_, expanded)| {
             std::cmp::Reverse(number(&expanded.config, "boot.autostart.priority").unwrap_or(0))
         });
+        wanted
+    }
+
+    async fn autostart(self: Arc<Self>, wanted: Vec<(Stored<records::Instance>, Expanded)>) {
         for (instance, expanded) in wanted {
             let outcome = match self.start_instance(&instance.project, &instance.name, None) {
                 Ok(operation) => operation.finished().await.err,
@@ -267,6 +277,10 @@ impl Engine {
             }
         }
     }
+}
+
+fn number(config: &records::Config, key: &str) -> Option<i64> {
+    config.get(key).and_then(|text| text.parse().ok())
 }
 
 fn field<T: serde::de::DeserializeOwned>(plan: &Value, name: &str) -> Result<T> {

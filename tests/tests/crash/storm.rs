@@ -177,6 +177,12 @@ impl Slot {
         if actual.1 == Phase::Absent {
             self.files.clear();
         }
+        // It may have been asked to shut down, and would do so at some moment of the next rounds.
+        if self.last == "stop" && matches!(actual.1, Phase::Running(_)) {
+            let _ = world.client.state(&actual.0, "stop", true);
+            self.possible = vec![(actual.0, Phase::Stopped)];
+            return;
+        }
         self.check_files(world, &actual.0, wrong);
         self.possible = vec![actual];
     }

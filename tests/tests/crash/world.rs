@@ -89,6 +89,7 @@ pub struct World {
     pub daemon: Daemon,
     pub client: Client,
     armed: PathBuf,
+    _place: tempfile::TempDir,
     arms: u32,
     pub kills: u32,
 }
@@ -96,11 +97,11 @@ pub struct World {
 impl World {
     /// A daemon with a pool, a network, the image, and the instance `steady` that runs on through everything.
     pub fn start(pool: &str) -> Self {
-        let file = std::env::temp_dir().join(format!("stapes-kill-{}-{pool}", std::process::id()));
-        let _ = fs::remove_file(&file);
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let file = place.path().join("kill");
         let daemon = Daemon::empty_with(&[("STAPES_KILL_FILE", &file.to_string_lossy())]);
         let client = Client::new(daemon.api().clone());
-        let world = Self { daemon, client, armed: file, arms: 0, kills: 0 };
+        let world = Self { daemon, client, armed: file, _place: place, arms: 0, kills: 0 };
         let plan = json!({ "driver": pool, "network": "stapesbr0" });
         let plan = if pool == "btrfs" { json!({ "size": "1GiB", "driver": pool }) } else { plan };
         let made = world.client.request("POST", "/internal/init", &plan);
@@ -172,12 +173,6 @@ impl World {
             let _ = self.client.state(name, "stop", true);
             self.client.request("DELETE", &url, &Value::Null).is_acknowledged()
         });
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.disarm();
     }
 }
 
