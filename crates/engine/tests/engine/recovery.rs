@@ -102,11 +102,25 @@ async fn at_boot_what_ran_or_wants_to_is_started_by_priority() {
     }
     assert_eq!(records, ["RUNNING"; 3]);
     lock(&host.driver.starts).clear();
+    // A reboot erases the run directory.
+    std::fs::remove_dir_all(&host.engine.paths.run).unwrap();
     let host = host.restarted();
     let (_, adopted) = host.engine.reconcile().unwrap();
     host.engine.resume(adopted);
     until("four are started", || lock(&host.driver.starts).len() == 4).await;
     assert_eq!(*lock(&host.driver.starts), ["b", "c", "a", "e"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ended_while_no_daemon_looked_is_recorded_as_stopped() {
+    let host = Host::new().await;
+    host.launch("c1").await;
+    host.driver.guest("c1").lose_power();
+    let host = host.restarted();
+    let (_, adopted) = host.engine.reconcile().unwrap();
+    host.engine.resume(adopted);
+    until("recorded", || host.value("c1", "volatile.last_state.power") == "STOPPED").await;
+    assert_eq!((host.status("c1"), host.driver.started("c1")), (state::Status::Stopped, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
