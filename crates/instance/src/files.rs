@@ -113,8 +113,8 @@ pub enum FileRequest {
     List {
         path: String,
     },
-    /// Opens a regular file as open(2) does, following symlinks. A new one belongs to 0:0 and has `mode`, or 0644; one
-    /// that was there keeps what it has.
+    /// Opens a regular file, or a directory to read, as open(2) does, following symlinks. A new file belongs to 0:0 and
+    /// has `mode`, or 0644; one that was there keeps what it has.
     Open {
         path: String,
         access: Access,

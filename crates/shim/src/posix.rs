@@ -111,20 +111,22 @@ fn open(root: BorrowedFd<'_>, path: &str, how: How, mode: Option<u32>) -> Answer
         None => {
             // Opening a device can do something; looking first lets only a race through, inside the instance.
             let there = fs::open_in_root(root, path, OFlags::PATH, Mode::empty())?;
-            regular(there.as_fd())?;
+            may_open(there.as_fd(), how)?;
             fs::open_in_root(root, path, flags, Mode::empty())?
         }
     };
-    regular(fd.as_fd())?;
+    may_open(fd.as_fd(), how)?;
     if how.truncate && how.access != Access::Read {
         rustix::fs::ftruncate(&fd, 0)?;
     }
     Ok((FileAnswer::Opened(meta(fd.as_fd())?), Some(fd)))
 }
 
-fn regular(fd: BorrowedFd<'_>) -> io::Result<()> {
+/// Clients open a directory for reading too, before they look what it is.
+fn may_open(fd: BorrowedFd<'_>, how: How) -> io::Result<()> {
     match meta(fd)?.kind {
         FileKind::File => Ok(()),
+        FileKind::Directory if how.access == Access::Read => Ok(()),
         FileKind::Directory => Err(Errno::ISDIR.into()),
         FileKind::Symlink | FileKind::Other => Err(Errno::OPNOTSUPP.into()),
     }
