@@ -97,6 +97,33 @@ fn a_killed_shim_ends_no_container_and_hangs_no_request() {
     assert_eq!(daemon.status_of("c1"), "Stopped");
 }
 
+#[test]
+fn a_killed_nursery_is_replaced_with_its_services() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let daemon = Daemon::start();
+    daemon.launch("c1");
+    let before = daemon.init_of("c1");
+    let pids = |name: &str| -> Vec<i64> {
+        let script = format!("grep -lx {name} /proc/[0-9]*/comm | cut -d/ -f3");
+        daemon.on_host(&["sh", "-c", &script]).stdout.lines().filter_map(|line| line.parse().ok()).collect()
+    };
+    let (nurseries, servers) = (pids("stapes-nursery"), pids("dnsmasq"));
+    assert_eq!((nurseries.len(), servers.len()), (1, 1));
+    daemon.kill_inside(nurseries[0]);
+    // Nobody asks it for anything: it is missed all the same.
+    eventually("a new nursery runs a new DHCP server", Duration::from_secs(15), || {
+        let now = (pids("stapes-nursery"), pids("dnsmasq"));
+        now.0.len() == 1 && now.0 != nurseries && now.1.len() == 1 && now.1 != servers
+    });
+    assert_eq!(daemon.init_of("c1"), before, "running instances do not notice");
+    assert_eq!(daemon.api().exec("c1", &["true"]).unwrap().0, 0);
+    daemon.launch("c2");
+    daemon.address_of("c2");
+    daemon.kill_inside(pids("stapes-nursery")[0]);
+    daemon.launch("c3");
+    daemon.finish();
+}
+
 /// Kills the daemon at arbitrary moments of a busy life, and looks for what was lost or left.
 #[test]
 fn a_daemon_killed_in_the_middle_of_work_leaves_a_consistent_host() {

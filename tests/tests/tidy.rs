@@ -71,7 +71,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("testkit", &["sys", "client"]),
-    ("tests", &["testkit", "client", "api"]),
+    // The libraries whose parsers of foreign bytes the fuzz targets feed; see tests/fuzz_smoke.rs.
+    ("tests", &["testkit", "client", "api", "sys", "model", "image", "network", "device", "shim-api"]),
     ("xtask", &["testkit"]),
 ];
 

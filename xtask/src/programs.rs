@@ -14,15 +14,23 @@ use crate::shell::{cargo, output, run, target_dir};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
     Release,
-    /// Quick to build, checks on: what tests run.
-    Ci,
+    /// Quick to build, checks on, shared with everyone's `cargo build`: what tests run.
+    Dev,
 }
 
 impl Profile {
     pub fn name(self) -> &'static str {
         match self {
             Self::Release => "release",
-            Self::Ci => "ci",
+            Self::Dev => "dev",
+        }
+    }
+
+    /// Beneath the target directory.
+    fn dir(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Dev => "debug",
         }
     }
 }
@@ -40,21 +48,21 @@ pub fn build(profile: Profile) -> Result<PathBuf> {
         "--package",
         "stapes-cli",
     ]);
-    if profile == Profile::Ci {
+    if profile == Profile::Dev {
         // Lets a test kill the daemon at a chosen step; without its environment variable it does nothing.
         build.args(["--features", "stapes-engine/failpoints"]);
     }
     run(&mut build)?;
-    let built = target_dir().join(profile.name());
+    let built = target_dir().join(profile.dir());
     let shim = build_shim(profile)?;
     // Tests get a directory of their own, because cargo would put a dynamic shim beside the others when it builds all
     // of the workspace's programs.
     let dir = match profile {
         Profile::Release => built,
-        Profile::Ci => {
+        Profile::Dev => {
             let dir = target_dir().join("test-programs");
             fs::create_dir_all(&dir)?;
-            run(cargo().args(["build", "--locked", "--profile", "ci", "--package", "stapes-tests", "--bins"]))?;
+            run(cargo().args(["build", "--locked", "--package", "stapes-tests", "--bins"]))?;
             for name in ["stapesd", "stapes", "stapes-testbed"] {
                 place(&built.join(name), &dir.join(name))?;
             }
@@ -78,7 +86,7 @@ fn build_shim(profile: Profile) -> Result<PathBuf> {
         .env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
     run(&mut command)?;
-    Ok(static_dir.join(host).join(profile.name()).join("stapes-shim"))
+    Ok(static_dir.join(host).join(profile.dir()).join("stapes-shim"))
 }
 
 fn host_triple() -> Result<String> {

@@ -61,10 +61,10 @@ fn checks(options: &Options, tally: &mut Tally) {
     Step::begin("Formatting");
     check("fmt", run(cargo().args(["fmt", "--all", "--check"])));
     Step::begin("Lints");
-    let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--profile", "ci", "--quiet"];
+    let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--quiet"];
     check("clippy", run(cargo().args(clippy).args(["--", "--deny", "warnings"])));
     Step::begin("Documentation");
-    let doc = ["doc", "--locked", "--workspace", "--no-deps", "--document-private-items", "--profile", "ci", "--quiet"];
+    let doc = ["doc", "--locked", "--workspace", "--no-deps", "--document-private-items", "--quiet"];
     check("doc", run(cargo().args(doc).env("RUSTDOCFLAGS", "--deny warnings")));
     Step::begin("Dependencies: licences, sources, bans");
     match ensure_cargo_deny(options) {
@@ -101,7 +101,7 @@ fn ensure_cargo_deny(options: &Options) -> Option<PathBuf> {
 
 fn tests(options: &Options, tally: &mut Tally) -> Result<()> {
     let step = Step::begin("Programs under test");
-    let programs = programs::build(Profile::Ci)?;
+    let programs = programs::build(Profile::Dev)?;
     step.done("built");
 
     Step::begin("Tests");
@@ -111,7 +111,7 @@ fn tests(options: &Options, tally: &mut Tally) -> Result<()> {
     let _ = fs::remove_file(&junit);
     let mut nextest = cargo();
     nextest
-        .args(["nextest", "run", "--locked", "--workspace", "--cargo-profile", "ci", "--profile", "ci"])
+        .args(["nextest", "run", "--locked", "--workspace", "--profile", "ci"])
         .arg("--no-fail-fast")
         .arg("--no-tests=fail")
         .args(filters(&options.filter))

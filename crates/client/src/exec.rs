@@ -55,9 +55,14 @@ impl Client {
         // Side by side: the command starts when the last of them is connected.
         let open = wanted.map(async |(name, secret)| {
             let target = Target::new("/1.0/operations").join(&operation.id).join("websocket").query("secret", secret);
-            Ok::<_, Error>((name, self.websocket(target).await?))
+            match self.websocket(target).await {
+                Ok(socket) => Ok(Some((name, socket))),
+                // The command may have ended before its control could be connected; the others tell how.
+                Err(_) if name == "control" => Ok(None),
+                Err(error) => Err::<_, Error>(error),
+            }
         });
-        let mut sockets = try_join_all(open.map(Box::pin)).await?;
+        let mut sockets: Vec<_> = try_join_all(open.map(Box::pin)).await?.into_iter().flatten().collect();
         let mut take = |name| {
             let at = sockets.iter().position(|(n, _)| *n == name)?;
             Some(sockets.swap_remove(at).1)
@@ -67,9 +72,14 @@ impl Client {
         Ok(ExecSession { operation: operation.id.clone(), streams })
     }
 
-    /// Waits for the command of a session and returns its exit code.
-    pub async fn exit_code(&self, operation: &str) -> Result<i32, Error> {
-        exit_code_of(&self.wait(operation).await?)
+    /// Waits for the command of a session and returns its exit code. A command that could not be executed has one too
+    /// (127 not found, 126 not executable), with the error that says why.
+    pub async fn exit_code(&self, operation: &str) -> Result<(i32, Option<Error>), Error> {
+        let ended = self.ended(operation).await?;
+        match (exit_code_of(&ended), Error::of_operation(&ended)) {
+            (Ok(code), why) => Ok((code, why)),
+            (Err(_), Some(error)) | (Err(error), None) => Err(error),
+        }
     }
 
     /// Runs a command without input and keeps its output in memory: for tests and small programs.
@@ -82,7 +92,7 @@ impl Client {
         let (stdout, stderr, code) =
             tokio::join!(read_all(stdout), read_all(stderr), self.exit_code(&session.operation));
         drop((control, stdin));
-        Ok(Captured { code: code?, stdout, stderr })
+        Ok(Captured { code: code?.0, stdout, stderr })
     }
 }
 

@@ -69,12 +69,16 @@ impl Client {
 
     /// Waits for the end of an operation, however long that takes; its failure is the error.
     pub async fn wait(&self, id: &str) -> Result<Operation, Error> {
-        let target = Target::new("/1.0/operations").join(id).join("wait").query("timeout", "-1");
-        let operation: Operation = self.get(target).await?;
+        let operation = self.ended(id).await?;
         match Error::of_operation(&operation) {
             None => Ok(operation),
             Some(error) => Err(error),
         }
+    }
+
+    /// Waits for the end of an operation and returns it, failed or not.
+    pub(crate) async fn ended(&self, id: &str) -> Result<Operation, Error> {
+        self.get(Target::new("/1.0/operations").join(id).join("wait").query("timeout", "-1")).await
     }
 
     /// Waits as [`Client::wait`] does, and reports progress meanwhile.

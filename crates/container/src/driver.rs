@@ -194,6 +194,15 @@ impl Inner {
     }
 }
 
+/// Whether a group is a spare of a daemon that is gone. One that lives on (it relays streams) keeps its own, and this
+/// one's are in the making.
+fn is_orphaned_spare(name: &str) -> bool {
+    let maker = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+    let Some(maker) = maker else { return false };
+    let program = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+    program(maker).is_none() || program(maker) != program(std::process::id())
+}
+
 /// Payload and exec directory of version 2, or none.
 fn v2_directories(group: &Group) -> io::Result<Vec<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -268,18 +277,12 @@ impl Driver for ContainerDriver {
     fn sweep(&self, keep: &HashSet<InstanceId>) -> Result<Vec<String>, DriverError> {
         let cgroups = &self.inner.cgroups;
         let names = cgroups.list().map_err(|error| DriverError::other("failed to list control groups", error))?;
-        let own = format!("{PREFIX}{}-", std::process::id());
         let mut removed = Vec::new();
         for name in names {
             let group = cgroups.group(&name);
             let doomed = match name.parse::<InstanceId>() {
                 Ok(id) => !keep.contains(&id),
-                // Spares of a daemon that is gone; one that lives on (it relays streams) still has its embryos there.
-                Err(_) => {
-                    name.starts_with(PREFIX)
-                        && !name.starts_with(&own)
-                        && group.pids().is_ok_and(|pids| pids.is_empty())
-                }
+                Err(_) => is_orphaned_spare(&name),
             };
             if doomed {
                 group
@@ -334,15 +337,14 @@ impl Driver for ContainerDriver {
 
 impl SpawnService for ContainerDriver {
     fn ensure_service(&self, name: &str, argv: &[String]) -> Result<u32, DriverError> {
-        let request = NurseryRequest::EnsureService { name: name.to_owned(), argv: argv.to_vec() };
-        match self.inner.nursery.ask(&request, &[])? {
+        match self.inner.nursery.ensure_service(name, argv)? {
             NurseryReply::Pid(pid) => Ok(pid),
             _ => Err(DriverError::Other { doing: format!("service {name}: a strange answer"), source: None }),
         }
     }
 
     fn stop_service(&self, name: &str) -> Result<(), DriverError> {
-        self.inner.nursery.ask(&NurseryRequest::StopService { name: name.to_owned() }, &[]).map(drop)
+        self.inner.nursery.stop_service(name)
     }
 
     fn signal_service(&self, name: &str, signal: i32) -> Result<(), DriverError> {

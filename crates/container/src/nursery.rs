@@ -1,6 +1,7 @@
 //! The nursery as the driver sees it: found, or started, and asked.
 
 use std::{
+    collections::BTreeMap,
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -8,7 +9,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -25,11 +26,13 @@ pub struct Nursery {
     program: PathBuf,
     run_dir: PathBuf,
     connection: Mutex<Option<Connection>>,
+    /// What is to run, by name: a new nursery is told of all of it.
+    services: Mutex<BTreeMap<String, Vec<String>>>,
 }
 
 impl Nursery {
     pub fn new(program: PathBuf, run_dir: PathBuf) -> Self {
-        Self { program, run_dir, connection: Mutex::new(None) }
+        Self { program, run_dir, connection: Mutex::new(None), services: Mutex::default() }
     }
 
     /// Asks, starting a nursery where none of this build runs. An earlier one that died is replaced once.
@@ -73,9 +76,58 @@ impl Nursery {
             }
         }
         self.spawn()?;
-        Connection::open(&self.run_dir, NURSERY_SOCKET)
-            .map_err(failed)?
-            .ok_or_else(|| failed(io::ErrorKind::ConnectionRefused.into()))
+        let open = Connection::open(&self.run_dir, NURSERY_SOCKET).map_err(failed)?;
+        let open = open.ok_or_else(|| failed(io::ErrorKind::ConnectionRefused.into()))?;
+        self.start_missing(&open);
+        Ok(open)
+    }
+
+    fn services(&self) -> MutexGuard<'_, BTreeMap<String, Vec<String>>> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes sure that a service runs, in this nursery and in any that replaces it.
+    pub fn ensure_service(&self, name: &str, argv: &[String]) -> Result<NurseryReply, DriverError> {
+        let reply = self.ask(&NurseryRequest::EnsureService { name: name.to_owned(), argv: argv.to_vec() }, &[])?;
+        self.services().insert(name.to_owned(), argv.to_vec());
+        Ok(reply)
+    }
+
+    pub fn stop_service(&self, name: &str) -> Result<(), DriverError> {
+        self.services().remove(name);
+        self.ask(&NurseryRequest::StopService { name: name.to_owned() }, &[]).map(drop)
+    }
+
+    /// Starts the services that should run and do not.
+    fn start_missing(&self, open: &Connection) {
+        let Ok((NurseryReply::Names(running), _)) = open.ask(&NurseryRequest::Services, &[], PATIENCE) else { return };
+        let missing: Vec<_> = self.services().clone().into_iter().filter(|(name, _)| !running.contains(name)).collect();
+        for (name, argv) in missing {
+            tracing::warn!(service = name, "a service was lost and is started anew");
+            let request = NurseryRequest::EnsureService { name: name.clone(), argv };
+            match open.ask::<_, NurseryReply>(&request, &[], PATIENCE) {
+                Ok((NurseryReply::Pid(_), _)) => {}
+                Ok((reply, _)) => tracing::error!(service = name, ?reply, "a service is down"),
+                Err(error) => {
+                    tracing::error!(service = name, error = &error as &dyn std::error::Error, "a service is down");
+                }
+            }
+        }
+    }
+
+    /// Replaces a nursery that died, and starts services that did, before anybody asks for them.
+    pub fn revive(&self) {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        // Readable without a request under way: the far end is gone.
+        let lives = |open: &Connection| !socket::wait_readable(&open.0, Duration::ZERO).unwrap_or(true);
+        match &*connection {
+            Some(open) if lives(open) => self.start_missing(open),
+            None => {}
+            Some(_) => match self.connect() {
+                Ok(open) => *connection = Some(open),
+                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "no shim nursery"),
+            },
+        }
     }
 
     /// Ends the nursery that runs, if any, and its services; its shims live on.

@@ -21,6 +21,9 @@ pub const PREFIX: &str = "warm-";
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often an idle daemon looks whether its nursery still lives.
+const LOOK_AFTER: Duration = Duration::from_secs(2);
+
 /// How long nothing is to be started before spares are made: a join holds the kernel's lock on every fork for those
 /// 10 ms, and the start that took the last spare is forking just then.
 const QUIET: Duration = Duration::from_millis(100);
@@ -129,7 +132,12 @@ fn keep_filled(shelf: &Shelf, maker: &Maker, wanted: usize) {
     while !shelf.stop.load(Ordering::Relaxed) {
         let ready = shelf.ready.lock().unwrap_or_else(PoisonError::into_inner);
         if ready.len() >= wanted && !shelf.stop.load(Ordering::Relaxed) {
-            drop(shelf.taken.wait_timeout(ready, Duration::from_secs(5)));
+            let slept = shelf.taken.wait_timeout(ready, LOOK_AFTER).unwrap_or_else(PoisonError::into_inner);
+            let timed_out = slept.1.timed_out();
+            drop(slept);
+            if timed_out {
+                maker.nursery.revive();
+            }
             continue;
         }
         let last = *shelf.last.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,6 +7,7 @@ mod convert;
 mod daemon;
 mod multipart;
 mod openapi;
+mod percent;
 mod reply;
 mod request;
 mod rest;

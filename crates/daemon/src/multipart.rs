@@ -251,9 +251,10 @@ mod tests {
     }
 
     fn sample() -> Vec<u8> {
-        let mut text = b"ignored\r\n--XyZ\r\nContent-Disposition: form-data; name=\"metadata\"; filename=\"a \\\"b\\\".tar\"\r\n\
+        let mut text =
+            b"ignored\r\n--XyZ\r\nContent-Disposition: form-data; name=\"metadata\"; filename=\"a \\\"b\\\".tar\"\r\n\
             Content-Type: application/octet-stream\r\n\r\n"
-            .to_vec();
+                .to_vec();
         text.extend_from_slice(b"one\r\n--Xy\r\n-\r\r\n--\r\n\0\xff");
         text.extend_from_slice(b"\r\n--XyZ \t\r\ncontent-disposition:form-data;name=rootfs\r\n\r\n");
         text.extend_from_slice(b"\r\n--XyZ--\r\nignored too\r\n--XyZ\r\n");

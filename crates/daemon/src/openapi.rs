@@ -91,7 +91,8 @@ fn method(route: &Route, generator: &mut SchemaGenerator) -> Value {
         method.insert("requestBody".to_owned(), json!({ "content": { "application/json": { "schema": schema } } }));
     }
     let answer = route.answer.map(|answer| json!(answer(generator)));
-    let is_operation = answer.as_ref().is_some_and(|schema| *schema == json!(generator.subschema_for::<api::Operation>()));
+    let is_operation =
+        answer.as_ref().is_some_and(|schema| *schema == json!(generator.subschema_for::<api::Operation>()));
     let background = is_operation && route.method != hyper::Method::GET;
     let other = OTHER_ANSWERS.iter().find(|(path, _)| *path == route.path && route.method == hyper::Method::GET);
     let answer = match (answer, other) {
@@ -151,9 +152,7 @@ fn operation_id(route: &Route) -> String {
 /// The parameters that follow from what a route is: lists recurse and filter, and all but the server's own parts have a
 /// project.
 fn query_parameters(route: &Route) -> Vec<Value> {
-    let text = |name: &str, description: &str| {
-        json!({ "name": name, "in": "query", "description": description, "schema": { "type": "string" } })
-    };
+    let text = |name: &str, description: &str| json!({ "name": name, "in": "query", "description": description, "schema": { "type": "string" } });
     let mut parameters = Vec::new();
     let scoped = ["instances", "images", "profiles", "operations", "events"].contains(&tag(route.path));
     if scoped {

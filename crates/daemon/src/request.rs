@@ -33,13 +33,6 @@ impl Context {
         self.request.headers()
     }
 
-    /// A header by Incus's name, or by LXD's spelling of it.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let lxd = name.to_ascii_lowercase().replace("x-incus-", "x-lxd-");
-        let value = self.headers().get(name).or_else(|| self.headers().get(lxd))?;
-        value.to_str().ok()
-    }
-
     pub fn param(&self, name: &str) -> &str {
         self.params.get(name).map(String::as_str).unwrap_or_default()
     }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use stapes_container::{ContainerDriver, Settings};
-use stapes_engine::{Engine, Parts, Paths, RealWorld};
+use stapes_engine::{Engine, KernelNetwork, Parts, Paths, RealWorld, id_ranges::IdSupply};
 use stapes_image::WorkerCommand;
 use stapes_instance::{Driver, SpawnService};
 use stapes_journal::Journal;
@@ -133,6 +133,8 @@ fn open(dir: &Path, options: &Options) -> anyhow::Result<Arc<Engine>> {
         journal: Arc::new(journal),
         containers: Arc::clone(&driver) as Arc<dyn Driver>,
         services: driver as Arc<dyn SpawnService>,
+        network: Arc::new(KernelNetwork::default()),
+        ids: IdSupply::of_host(),
         worker: WorkerCommand { program, args: vec![WORKER.into()] },
     };
     Engine::open(parts).context("failed to open the engine")

@@ -7,13 +7,13 @@ use std::{
 
 use stapes_image::WorkerCommand;
 use stapes_instance::{Driver, SpawnService, require};
-use stapes_journal::Journal;
+use stapes_journal::{Intent, Journal, Outcome};
 use stapes_model::{InstanceName, InstanceType, NetworkName, PoolName, ProjectName, state::Status};
 use stapes_storage::{Pool, PoolConfig};
 use stapes_store::{Check, Revision, Store, Transaction, Write};
 
 use crate::{
-    Error, Result, World,
+    Error, HostNetwork, Result, World,
     events::Events,
     id_ranges::IdSupply,
     index::{Index, Stored},
@@ -34,6 +34,9 @@ pub struct Parts {
     pub journal: Arc<Journal>,
     pub containers: Arc<dyn Driver>,
     pub services: Arc<dyn SpawnService>,
+    pub network: Arc<dyn HostNetwork>,
+    /// Ids of the host that instances may have.
+    pub ids: IdSupply,
     /// How to run ourselves as the confined image worker.
     pub worker: WorkerCommand,
 }
@@ -50,6 +53,7 @@ pub struct Engine {
     pub locks: Locks,
     pub live: Live,
     pub services: Arc<dyn SpawnService>,
+    pub(crate) host: Arc<dyn HostNetwork>,
     pub worker: WorkerCommand,
     pub ids: IdSupply,
     pub(crate) reserved: Reserved,
@@ -62,7 +66,12 @@ pub struct Engine {
 
 impl Engine {
     /// Opens the engine on its parts. Touches nothing on the host yet: see [`Engine::reconcile`].
-    pub fn open(parts: Parts) -> Result<Arc<Self>> {
+    #[cfg_attr(not(feature = "failpoints"), allow(unused_mut, reason = "only the crash tests replace the store"))]
+    pub fn open(mut parts: Parts) -> Result<Arc<Self>> {
+        #[cfg(feature = "failpoints")]
+        {
+            parts.store = Arc::new(crate::failpoint::DyingStore(parts.store));
+        }
         let index = Arc::new(Index::default());
         let watch = feed(&parts.store, &index)?;
         let events = Arc::new(Events::new(Arc::clone(&parts.world), Arc::clone(&parts.journal)));
@@ -79,8 +88,9 @@ impl Engine {
             locks: Locks::default(),
             live: Live::default(),
             services: parts.services,
+            host: parts.network,
             worker: parts.worker,
-            ids: IdSupply::of_host(),
+            ids: parts.ids,
             reserved: Reserved::default(),
             unpacking: Mutex::default(),
             containers: parts.containers,
@@ -128,6 +138,32 @@ impl Engine {
 
     pub fn status(&self, instance: &records::Instance) -> Status {
         self.live.status(&instance.id)
+    }
+
+    /// Runs `work`, which no operation stands for, under an intent of its own: what a killed daemon leaves of it is
+    /// settled by the next.
+    pub(crate) fn journaled<T>(
+        &self,
+        kind: &str,
+        plan: serde_json::Value,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let operation = self.world.uuid();
+        let intent = Intent { operation: operation.clone(), kind: kind.to_owned(), plan, durable: true };
+        self.journal.begin(&intent)?;
+        crate::failpoint::reached(kind);
+        let result = work();
+        let (status, error) = match &result {
+            Ok(_) => ("Success", None),
+            Err(error) => ("Failure", Some(crate::chain(error))),
+        };
+        let at = self.world.now().timestamp();
+        crate::failpoint::reached("before the outcome");
+        let outcome = Outcome { status: status.to_owned(), error, result: serde_json::Value::Null, at };
+        if let Err(error) = self.journal.finish(&operation, &outcome) {
+            tracing::warn!(kind, %error, "the end of a workflow was not noted");
+        }
+        result
     }
 
     /// Writes one new or changed record under `check`.

@@ -31,7 +31,8 @@ impl IdSupply {
         Self::parse(&read("/etc/subuid"), &read("/etc/subgid"), &read("/etc/passwd"))
     }
 
-    fn parse(subuid: &str, subgid: &str, passwd: &str) -> Self {
+    /// The same out of the files' texts.
+    pub fn parse(subuid: &str, subgid: &str, passwd: &str) -> Self {
         let (uid_ours, mut foreign) = subordinate(subuid);
         let (gid_ours, gid_foreign) = subordinate(subgid);
         foreign.extend(gid_foreign);

@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    net::IpAddr,
     sync::{Arc, RwLock, RwLockReadGuard},
 };
 
@@ -50,8 +49,8 @@ pub struct Tables {
     pub aliases: Table<records::ImageAlias>,
     pub projects: Table<records::Project>,
     pub server: Option<Stored<records::Server>>,
-    /// `claim/…` rows.
-    pub claims: HashSet<String>,
+    /// `claim/…` rows, and who holds each.
+    pub claims: HashMap<String, String>,
 }
 
 #[derive(Debug, Default)]
@@ -89,7 +88,7 @@ impl Tables {
                 self.names.insert(key.to_owned(), id);
             }
         } else if key.starts_with("claim/") {
-            self.claims.insert(key.to_owned());
+            self.claims.insert(key.to_owned(), String::from_utf8_lossy(&entry.value).into_owned());
         } else if key.starts_with(records::Server::PREFIX) {
             self.server = decode(entry);
         } else {
@@ -181,15 +180,9 @@ impl Tables {
         self.images.range(start.clone()..).take_while(move |(key, _)| key.starts_with(&start)).map(|(_, image)| image)
     }
 
-    /// Addresses that instances hold on a network.
-    pub fn claimed_addresses(&self, network: &NetworkName) -> HashSet<IpAddr> {
-        let prefix = format!("claim/address/{network}/");
-        self.claims.iter().filter_map(|key| key.strip_prefix(&prefix)?.parse().ok()).collect()
-    }
-
     /// First host ids of the ranges that instances hold.
     pub fn claimed_id_ranges(&self) -> HashSet<u32> {
-        self.claims.iter().filter_map(|key| key.strip_prefix("claim/id-range/")?.parse().ok()).collect()
+        self.claims.keys().filter_map(|key| key.strip_prefix("claim/id-range/")?.parse().ok()).collect()
     }
 }
 

@@ -5,13 +5,15 @@ use std::{collections::HashSet, sync::Arc};
 
 use serde_json::Value;
 use stapes_journal::{OpenIntent, Outcome};
-use stapes_model::{Fingerprint, InstanceId, PoolName};
-use stapes_storage::VolumeRef;
+use stapes_model::{Fingerprint, InstanceId, InstanceName, PoolName};
 
 use crate::{
     Engine, Error, Result,
+    app::Expanded,
+    index::Stored,
     live::LiveInstance,
-    operations::{Snapshot, Status},
+    operations::{ACCEPTED, Snapshot, Status},
+    records,
 };
 
 /// What a start found and did, for the log.
@@ -30,6 +32,7 @@ impl Engine {
         self.open_pools();
         let mut report = Reconciled::default();
         for open in self.journal.open_intents()? {
+            crate::failpoint::reached("before settling");
             let outcome = self.settle(&open);
             match &outcome {
                 Ok(done) => tracing::info!(kind = open.intent.kind, done, "an interrupted operation was settled"),
@@ -39,6 +42,7 @@ impl Engine {
                     "an interrupted operation could not be undone; it is tried again at the next start"
                 ),
             }
+            crate::failpoint::reached("after settling");
             if outcome.is_ok() {
                 report.undone += 1;
                 self.close_interrupted(&open)?;
@@ -48,19 +52,25 @@ impl Engine {
         report.adopted = adopted.len();
         let keep: HashSet<_> = adopted.iter().map(|(id, _)| *id).collect();
         report.swept = self.driver(stapes_model::InstanceType::Container)?.sweep(&keep)?;
-        report.swept.extend(stapes_network::sweep(&self.network_names(), &stapes_network::Tools::default())?);
-        self.sweep_uploads();
+        report.swept.extend(self.sweep_files());
         self.networks_up();
+        self.mark_up();
         Ok((report, adopted))
     }
 
     /// Follows adopted instances, and starts what ran when the host went down. Needs the runtime.
     pub fn resume(self: &Arc<Self>, adopted: Vec<(InstanceId, Arc<LiveInstance>)>) {
+        // Chosen while every adopted instance still counts as live: the end of one that is told of in a moment is no
+        // reason to start it again.
+        let wanted = self.to_autostart();
         for (id, live) in adopted {
             self.follow(id, live);
         }
         let engine = Arc::clone(self);
-        tokio::spawn(async move { engine.autostart().await });
+        tokio::spawn(async move {
+            engine.delete_ended_ephemerals().await;
+            engine.autostart(wanted).await;
+        });
     }
 
     fn adopt_all(&self) -> Vec<(InstanceId, Arc<LiveInstance>)> {
@@ -72,26 +82,57 @@ impl Engine {
                 None
             }
         };
-        // One without a directory of its own has no shim either; what it may have left is the sweep's.
-        let may_run = |id: &&InstanceId| self.paths.instance_run(id).exists();
-        let adopted: Vec<_> = ids.iter().filter(may_run).filter_map(adopt).collect();
-        for id in ids.iter().filter(|id| self.live.get(id).is_none()) {
-            let recorded = self.index.read().instances.get(id).cloned();
-            let ran = recorded.is_some_and(|instance| {
-                instance.config.get("volatile.last_state.power").is_some_and(|power| power == "RUNNING")
-            });
-            if ran {
-                tracing::info!(instance = %id, "it ran when the daemon last knew of it, and is gone now");
+        let adopted: Vec<_> = ids.iter().filter_map(adopt).collect();
+        let was_up = self.was_up();
+        for id in &ids {
+            let runs = self.live.get(id).is_some();
+            let recorded = self.index.read().instances.get(id).is_some_and(|instance| instance.ran());
+            // After a reboot of the host what ran is to be started again, and `autostart` reads it from the record.
+            if runs == recorded || (recorded && !was_up) {
+                continue;
+            }
+            tracing::info!(instance = %id, runs, "it started or ended while no daemon watched");
+            if let Err(error) = self.record_power(id, runs) {
+                tracing::warn!(instance = %id, error = crate::chain(&error), "the power state was not recorded");
             }
         }
         adopted
     }
 
+    /// Lies in the directory that a reboot erases, and is removed when the host is shut down: while it is there, an
+    /// instance that does not run has ended, rather than gone down with the host.
+    fn up_mark(&self) -> std::path::PathBuf {
+        self.paths.run.join("up")
+    }
+
+    fn was_up(&self) -> bool {
+        self.up_mark().exists()
+    }
+
+    fn mark_up(&self) {
+        if let Err(error) = std::fs::write(self.up_mark(), "") {
+            tracing::warn!(%error, "the next daemon cannot tell a crash of this one from a reboot");
+        }
+    }
+
+    pub(crate) fn mark_down(&self) {
+        // Gone already is as good.
+        let _ = std::fs::remove_file(self.up_mark());
+    }
+
+    /// Finishes or undoes everything that an open operation planned.
+    fn settle(&self, open: &OpenIntent) -> Result<&'static str> {
+        let mut done = self.settle_one(&open.intent.kind, &open.intent.plan)?;
+        for step in open.steps.iter().filter(|step| !step.detail.is_null()) {
+            done = self.settle_one(&step.name, &step.detail)?;
+        }
+        Ok(done)
+    }
+
     /// Finishes or undoes what an intent began. The commit of the record is what counts: before it, undo; after it,
     /// finish.
-    fn settle(&self, open: &OpenIntent) -> Result<&'static str> {
-        let plan = &open.intent.plan;
-        match open.intent.kind.as_str() {
+    fn settle_one(&self, kind: &str, plan: &Value) -> Result<&'static str> {
+        match kind {
             "create" => {
                 let id: InstanceId = field(plan, "id")?;
                 if self.index.read().instances.contains_key(&id) {
@@ -115,14 +156,37 @@ impl Engine {
                 self.drop_image_content(&fingerprint)?;
                 Ok("finished")
             }
-            "unpack" => {
-                let (pool, fingerprint): (PoolName, Fingerprint) = (field(plan, "pool")?, field(plan, "fingerprint")?);
-                let volume = VolumeRef::image(&fingerprint);
-                let pool = self.pool(&pool)?;
-                if !pool.exists(&volume)? {
-                    pool.delete_volume(&volume)?;
+            "rename" => {
+                let (id, to): (InstanceId, InstanceName) = (field(plan, "id")?, field(plan, "to")?);
+                let instance = self.index.read().instances.get(&id).filter(|instance| instance.name == to).cloned();
+                let Some(instance) = instance else { return Ok("not renamed: kept") };
+                self.apply_templates(&instance, stapes_image::metadata::Trigger::Rename)?;
+                Ok("finished")
+            }
+            "create-pool" => {
+                let pool: records::Pool = field(plan, "pool")?;
+                if self.pool_record(&pool.name).is_ok() {
+                    return Ok("its record was written: kept");
                 }
+                stapes_storage::destroy(&crate::engine::pool_config(&pool), &self.paths.pool(&pool.name))?;
                 Ok("undone")
+            }
+            "delete-pool" => {
+                let name: PoolName = field(plan, "name")?;
+                match self.pool_record(&name) {
+                    Ok(stored) if self.pool_users(&name).is_empty() => self.remove_pool(&stored).map(|()| "finished"),
+                    Ok(_) => Ok("it is in use: kept"),
+                    Err(_) => Ok("finished"),
+                }
+            }
+            "create-network" | "delete-network" => {
+                // Only what this daemon noted is taken down: another one on this host may have networks of its own.
+                let network: records::Network = field(plan, "network")?;
+                if self.network(&network.name).is_ok() {
+                    return Ok("it has a record: kept");
+                }
+                self.network_down(&network)?;
+                Ok("taken down")
             }
             // Their effects are what a reboot erases, or one transaction: the sweep and the store know better.
             _ => Ok("nothing to undo"),
@@ -132,7 +196,9 @@ impl Engine {
     /// Lets the interrupted operation's result be asked for.
     fn close_interrupted(&self, open: &OpenIntent) -> Result<()> {
         let now = self.world.now();
-        let snapshot = Snapshot {
+        let accepted = (open.intent.kind == ACCEPTED).then(|| serde_json::from_value(open.intent.plan.clone()).ok());
+        let known: Option<Snapshot> = accepted.flatten();
+        let unknown = || Snapshot {
             id: open.intent.operation.clone(),
             class: crate::operations::Class::Task,
             description: format!("Interrupted: {}", open.intent.kind),
@@ -143,10 +209,18 @@ impl Engine {
             resources: std::collections::BTreeMap::new(),
             metadata: None,
             may_cancel: false,
-            err: "the daemon was stopped while this was under way; what it had begun was undone or finished".to_owned(),
+            err: String::new(),
             location: "none".to_owned(),
             requestor: None,
             project: "default".to_owned(),
+        };
+        let snapshot = Snapshot {
+            updated_at: now,
+            status: Status::Failure,
+            status_code: Status::Failure.code(),
+            may_cancel: false,
+            err: "the daemon was stopped while this was under way; what it had begun was undone or finished".to_owned(),
+            ..known.unwrap_or_else(unknown)
         };
         let outcome = Outcome {
             status: "Failure".to_owned(),
@@ -157,32 +231,37 @@ impl Engine {
         Ok(self.journal.finish(&open.intent.operation, &outcome)?)
     }
 
-    /// Removes image uploads that no request belongs to any more.
-    fn sweep_uploads(&self) {
-        let Ok(entries) = std::fs::read_dir(self.paths.images()) else { return };
-        for entry in entries.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(".upload-") {
-                let _ = std::fs::remove_file(entry.path());
-            }
+    /// An ephemeral instance goes with its end, also if no daemon was there to see it.
+    async fn delete_ended_ephemerals(self: &Arc<Self>) {
+        let has_ended = |instance: &records::Instance| {
+            instance.ephemeral
+                && instance.last_used_at.is_some()
+                && !instance.ran()
+                && self.live.get(&instance.id).is_none()
+        };
+        for (instance, _) in self.instances(None).into_iter().filter(|(instance, _)| has_ended(instance)) {
+            self.delete_ephemeral(&instance).await;
         }
     }
 
-    /// Starts what `boot.autostart` asks for, or what ran when the host went down; highest priority first.
-    async fn autostart(self: Arc<Self>) {
+    /// What `boot.autostart` asks for, or what ran when the host went down; highest priority first.
+    fn to_autostart(&self) -> Vec<(Stored<records::Instance>, Expanded)> {
         let mut wanted: Vec<_> = self
             .instances(None)
             .into_iter()
             .filter(|(instance, _)| self.live.get(&instance.id).is_none())
             .filter(|(instance, expanded)| {
-                let ran = instance.config.get("volatile.last_state.power").is_some_and(|power| power == "RUNNING");
-                expanded.config.get("boot.autostart").map_or(ran, |value| value == "true")
+                // Unset and `last-state` mean: as it was.
+                expanded.flag("boot.autostart").unwrap_or(instance.ran())
             })
             .collect();
-        let number =
-            |config: &crate::records::Config, key: &str| config.get(key).and_then(|text| text.parse::<i64>().ok());
         wanted.sort_by_key(|(_, expanded)| {
             std::cmp::Reverse(number(&expanded.config, "boot.autostart.priority").unwrap_or(0))
         });
+        wanted
+    }
+
+    async fn autostart(self: Arc<Self>, wanted: Vec<(Stored<records::Instance>, Expanded)>) {
         for (instance, expanded) in wanted {
             let outcome = match self.start_instance(&instance.project, &instance.name, None) {
                 Ok(operation) => operation.finished().await.err,
@@ -198,6 +277,10 @@ impl Engine {
             }
         }
     }
+}
+
+fn number(config: &records::Config, key: &str) -> Option<i64> {
+    config.get(key).and_then(|text| text.parse().ok())
 }
 
 fn field<T: serde::de::DeserializeOwned>(plan: &Value, name: &str) -> Result<T> {

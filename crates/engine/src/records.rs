@@ -53,6 +53,13 @@ pub struct Instance {
     pub ids: Option<IdRange>,
 }
 
+impl Instance {
+    /// Whether it ran when its power state was last recorded.
+    pub fn ran(&self) -> bool {
+        self.config.get("volatile.last_state.power").is_some_and(|power| power == "RUNNING")
+    }
+}
+
 impl Record for Instance {
     const PREFIX: &'static str = "instance/";
 

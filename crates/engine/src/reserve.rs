@@ -35,7 +35,7 @@ impl Reserved {
 }
 
 impl Reservation {
-    /// The claim keys, to be written with the record that uses them.
+    /// What is held: claim keys, to be written with the record that uses them, and the record's own.
     pub fn keys(&self) -> &[String] {
         &self.ours
     }

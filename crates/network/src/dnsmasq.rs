@@ -13,6 +13,7 @@
 //! - It reads both directories after it gave up root: they must be open to everybody (0755, files 0644).
 
 use std::{
+    collections::HashSet,
     ffi::OsString,
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
@@ -153,12 +154,30 @@ pub fn remove_reservation(paths: &DnsmasqPaths, instance: &InstanceId, nic: &Dev
     remove(&paths.reservations().join(&file))
 }
 
+/// Removes the reservations and names of all NICs but `keep`. True when there was one: then dnsmasq wants a SIGHUP.
+pub fn sweep_reservations(paths: &DnsmasqPaths, keep: &[(InstanceId, DeviceName)]) -> Result<bool, NetworkError> {
+    let keep: HashSet<String> = keep.iter().map(|(instance, nic)| file_name(instance, nic)).collect();
+    let mut swept = false;
+    for directory in [paths.hosts(), paths.reservations()] {
+        for entry in fs::read_dir(&directory).map_err(file_error(&directory))? {
+            let entry = entry.map_err(file_error(&directory))?;
+            if !keep.contains(&*entry.file_name().to_string_lossy()) {
+                swept |= remove(&entry.path())?;
+            }
+        }
+    }
+    Ok(swept)
+}
+
 fn file_name(instance: &InstanceId, nic: &DeviceName) -> String {
     format!("{instance}.{nic}")
 }
 
-/// Writes beside and renames: dnsmasq, woken by inotify, never reads half a file.
+/// Writes beside and renames: dnsmasq, woken by inotify, never reads half a file. What is so already is left alone.
 fn replace(path: &Path, text: &str) -> Result<(), NetworkError> {
+    if fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
+        return Ok(());
+    }
     let mut beside = OsString::from(".");
     beside.push(path.file_name().unwrap_or_default());
     let beside = path.with_file_name(beside);

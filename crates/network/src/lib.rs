@@ -28,7 +28,7 @@ pub use auto::{complete, ipv6_available, taken_subnets};
 pub use bridge::{Bridge, DnsMode, Family, NatOrder};
 pub use dnsmasq::{
     DnsmasqPaths, Reservation, dnsmasq_argv, host_entry, name_entry, prepare_files, release_ipv4, remove_reservation,
-    write_reservation,
+    sweep_reservations, write_reservation,
 };
 pub use error::NetworkError;
 pub use firewall::ruleset;

@@ -4,6 +4,7 @@ use std::{
     io,
     net::IpAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
 };
 
 use stapes_shim_api::Link;
@@ -16,6 +17,9 @@ use crate::step::{Step, StepError};
 
 /// Index of `lo` in every network namespace: the kernel makes it first.
 const LOOPBACK: u32 = 1;
+
+/// How long the interfaces of the same instance's run before may take to go.
+const LAST_RUN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Makes each veth pair with its far end in `guest`. On an error the caller ends the container, and the dying namespace
 /// takes the pairs with it (deleting one by hand takes 19 ms).
@@ -46,7 +50,7 @@ pub fn create(links: &[Link], guest: BorrowedFd<'_>) -> Result<(), StepError> {
             master,
             guest_netns: guest,
         };
-        netlink.add_veth(&veth).step(step)?;
+        add_veth(&mut netlink, &veth).step(step)?;
         if let Some(index) = master {
             for address in &link.addresses {
                 neighbour(&mut netlink, index, *address, link.mac).step(step)?;
@@ -54,6 +58,20 @@ pub fn create(links: &[Link], guest: BorrowedFd<'_>) -> Result<(), StepError> {
         }
     }
     Ok(())
+}
+
+/// The name may still be held by the run before: the kernel takes a dead namespace's interfaces away some 40 ms late, and
+/// waiting costs nobody anything, while deleting might hit an interface of somebody else's.
+fn add_veth(netlink: &mut Netlink, veth: &VethSpec<'_>) -> io::Result<()> {
+    let deadline = Instant::now() + LAST_RUN_PATIENCE;
+    loop {
+        match netlink.add_veth(veth) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            other => return other,
+        }
+    }
 }
 
 fn neighbour(netlink: &mut Netlink, index: u32, address: IpAddr, mac: [u8; 6]) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use stapes_shim_api::{Failure, FailureKind, FileOp, Reply, Request, SHIM_SOCKET, Start, Takeover, VERSION};
+use stapes_shim_api::{Event, Failure, FailureKind, FileOp, Reply, Request, SHIM_SOCKET, Start, Takeover, VERSION};
 use stapes_sys::{
     process::{self, Forked},
     socket,
@@ -74,9 +74,15 @@ impl Shim {
             Request::ExecStatus { exec } => now(Reply::Exec(self.results.get(exec))),
             Request::File { op } => self.file(id, &op, fds),
             Request::Subscribe => {
+                let exited = self.instance.as_ref().and_then(|instance| instance.status.exited);
                 if let Some(connection) = self.connections.get_mut(&id) {
                     connection.busy = false;
-                    connection.queue = Some(std::mem::take::<Queue>(&mut self.unheard));
+                    let queue = connection.queue.insert(std::mem::take::<Queue>(&mut self.unheard));
+                    // A listener that died with the news in its socket has told nobody; the end is news until it is
+                    // acknowledged. Hearing of it twice is harmless.
+                    if let Some((reason, status)) = exited {
+                        queue.push(&Event::Exited { reason, status });
+                    }
                 }
                 Ok(None)
             }

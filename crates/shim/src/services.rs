@@ -31,6 +31,7 @@ impl Services {
             }
             self.stop(name);
         }
+        end_orphans(argv);
         let pid = spawn(argv)?;
         self.0.insert(name.to_owned(), Service { pid, argv: argv.to_vec() });
         Ok(pid)
@@ -72,6 +73,26 @@ impl Services {
 
     pub fn ended(&mut self, pid: i32) {
         self.0.retain(|_, service| service.pid != pid);
+    }
+}
+
+/// Ends what a nursery that was killed left running with the same command line: it holds the sockets that the new one
+/// wants.
+fn end_orphans(argv: &[String]) {
+    let wanted: Vec<u8> = argv.iter().flat_map(|word| word.bytes().chain([0])).collect();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let runs = |pid: &i32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| words == wanted);
+    let orphans: Vec<i32> = pids.filter(runs).collect();
+    orphans.iter().for_each(|pid| drop(process::kill(*pid, 9)));
+    let deadline = Instant::now() + PATIENCE;
+    // Its memory goes before its sockets do, so an empty command line is not the end yet.
+    let lives = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z ") && !stat.contains(") X ")
+    };
+    while orphans.iter().any(lives) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -137,11 +137,25 @@ impl Layout {
         }
     }
 
-    /// Undoes [`Layout::lay_out`] in an empty pool; the root stays.
-    pub fn clear(&self) -> Result<(), PoolError> {
+    /// The directories of [`Layout::lay_out`], deepest first.
+    fn directories(&self) -> Vec<PathBuf> {
         let mut paths: Vec<PathBuf> = VolumeKind::ALL.map(|kind| self.kind_dir(kind)).into();
         paths.extend(VolumeKind::ALL.map(|kind| self.root.join(SNAPSHOTS).join(kind.directory())));
         paths.push(self.root.join(SNAPSHOTS));
+        paths
+    }
+
+    /// Removes the empty directories of a pool without its mark, and the root if nothing else is in it.
+    pub fn clear_unmarked(&self) {
+        for path in self.directories().into_iter().chain([self.root.clone()]) {
+            // What is not empty is not ours to judge.
+            let _ = std::fs::remove_dir(path);
+        }
+    }
+
+    /// Undoes [`Layout::lay_out`] in an empty pool; the root stays.
+    pub fn clear(&self) -> Result<(), PoolError> {
+        let paths = self.directories();
         let mut removed: Vec<_> = paths.into_iter().map(|path| (std::fs::remove_dir(&path), path)).collect();
         // The marker last: until then a repeated destruction still knows the pool.
         let marker = self.root.join(MARKER);

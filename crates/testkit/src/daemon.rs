@@ -197,20 +197,8 @@ impl Daemon {
     /// # Panics
     /// As [`Daemon::launch_daemon`].
     pub fn launch_daemon_with(&mut self, more: &[(&str, &str)]) -> Duration {
-        let bin = binaries_dir();
-        let mut environment = json!({
-            "STAPES_DIR": self.state_dir(), "STAPES_CGROUP_PARENT": self.cgroup_parent,
-            "STAPES_SHIM": bin.join("stapes-shim"), "RUST_BACKTRACE": "1",
-        });
-        let own = self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        for (name, value) in own.chain(more.iter().copied()) {
-            environment[name] = json!(value);
-        }
-        let start = json!({ "start": { "argv": [bin.join("stapesd"), "--log-level", "debug"], "env": environment,
-                                       "log": self.dir.path().join("stapesd.log") } });
         let began = Instant::now();
-        let answer = self.ask(&start).expect("start stapesd");
-        self.pid = answer["pid"].as_i64();
+        self.spawn_daemon_with(more);
         loop {
             if let Ok(response) = self.api.raw("GET", "/internal/ready", &[], &[])
                 && response.status == 200
@@ -223,6 +211,38 @@ impl Daemon {
             assert!(began.elapsed() < READY_PATIENCE, "stapesd is not ready:\n{}", self.log());
             thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Starts the daemon and does not wait for it.
+    pub fn spawn_daemon(&mut self) {
+        self.spawn_daemon_with(&[]);
+    }
+
+    fn spawn_daemon_with(&mut self, more: &[(&str, &str)]) {
+        let bin = binaries_dir();
+        let mut environment = json!({
+            "STAPES_DIR": self.state_dir(), "STAPES_CGROUP_PARENT": self.cgroup_parent,
+            "STAPES_SHIM": bin.join("stapes-shim"), "RUST_BACKTRACE": "1",
+        });
+        let own = self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in own.chain(more.iter().copied()) {
+            environment[name] = json!(value);
+        }
+        let start = json!({ "start": { "argv": [bin.join("stapesd"), "--log-level", "debug"], "env": environment,
+                                       "log": self.dir.path().join("stapesd.log") } });
+        let answer = self.ask(&start).expect("start stapesd");
+        self.pid = answer["pid"].as_i64();
+    }
+
+    /// The daemon's number in its own PID namespace.
+    pub fn pid(&self) -> Option<i64> {
+        self.pid
+    }
+
+    /// Name of the group beneath the daemon's parent group that `path`, as [`Daemon::remains`] tells it, lies in.
+    pub fn group_name(&self, path: &str) -> Option<String> {
+        let (_, beneath) = path.split_once(&format!("/{}/", self.cgroup_parent))?;
+        beneath.split('/').next().map(str::to_owned)
     }
 
     fn ask(&self, request: &Value) -> Result<Value> {
@@ -270,7 +290,7 @@ impl Daemon {
     /// It goes on running.
     pub fn await_end(&mut self) {
         let end = Instant::now() + SHUTDOWN_PATIENCE;
-        while self.exit_code().is_none() {
+        while self.pid.is_some() && self.exit_code().is_none() {
             assert!(Instant::now() < end, "stapesd does not end:\n{}", self.log());
             thread::sleep(Duration::from_millis(2));
         }

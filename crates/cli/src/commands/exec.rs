@@ -141,7 +141,11 @@ async fn run(ctx: &Ctx, spec: &str, command: Vec<String>, how: &How) -> Result<i
         }
     };
     let (code, ()) = tokio::join!(ctx.client.exit_code(&session.operation), outputs);
-    Ok(code?)
+    let (code, why) = code?;
+    if let Some(error) = why {
+        eprintln!("error: {}", error.message);
+    }
+    Ok(code)
 }
 
 #[derive(Clone, Copy)]

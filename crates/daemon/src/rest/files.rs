@@ -3,7 +3,11 @@
 //! Owner, mode and type travel in headers. The shim's child opens the path and hands over the descriptor; the bytes
 //! move between it and the connection here.
 
-use std::{collections::BTreeMap, fs::File, path::{Component, Path, PathBuf}};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::{Component, Path, PathBuf},
+};
 
 use hyper::{HeaderMap, Method};
 use serde_json::json;
@@ -194,13 +198,7 @@ impl Wanted {
             Some("append") => WriteMode::Append,
             Some(other) => return Err(refused(api::FILE_WRITE, other, "is neither overwrite nor append")),
         };
-        Ok(Self {
-            kind,
-            how,
-            uid: id(headers, api::FILE_UID)?,
-            gid: id(headers, api::FILE_GID)?,
-            mode: mode(headers)?,
-        })
+        Ok(Self { kind, how, uid: id(headers, api::FILE_UID)?, gid: id(headers, api::FILE_GID)?, mode: mode(headers)? })
     }
 }
 
@@ -212,7 +210,10 @@ fn refused(header: &str, value: &str, why: &str) -> ApiError {
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>> {
     let lxd = api::lxd_header(name);
     let Some(value) = headers.get(name).or_else(|| headers.get(lxd?)) else { return Ok(None) };
-    value.to_str().map(|text| Some(text.trim())).map_err(|_| refused(name, "…", "has bytes that are no printable ASCII"))
+    value
+        .to_str()
+        .map(|text| Some(text.trim()))
+        .map_err(|_| refused(name, "…", "has bytes that are no printable ASCII"))
 }
 
 /// A user or group id. -1, "leave it", is what some clients send for one that nobody gave.

@@ -21,17 +21,20 @@ use stapes_model::{AliasName, Fingerprint, ProfileName, ProjectName};
 
 use crate::{
     multipart::{Event, Multipart, MultipartError},
+    percent::percent_decode,
     reply::{ApiError, Reply, Result},
     request::Context,
     rest::images::edit_of,
     route,
-    router::{Route, percent_decode},
+    router::Route,
     transfer::{self, Writer},
 };
 
 pub fn routes() -> Vec<Route> {
-    vec![route!(POST "/1.0/images" CreateImages "Add an image: upload its files, or name a source", body api::ImagesPost,
-        answer api::Operation => post)]
+    vec![
+        route!(POST "/1.0/images" CreateImages "Add an image: upload its files, or name a source", body api::ImagesPost,
+        answer api::Operation => post),
+    ]
 }
 
 async fn post(context: Context) -> Result {
@@ -73,8 +76,7 @@ impl Described {
             aliases.push((alias, String::new()));
         }
         let expected = text(headers, api::IMAGE_FINGERPRINT)?.filter(|text| !text.is_empty());
-        let expected =
-            expected.map(str::parse).transpose().map_err(|error| refused(api::IMAGE_FINGERPRINT, error))?;
+        let expected = expected.map(str::parse).transpose().map_err(|error| refused(api::IMAGE_FINGERPRINT, error))?;
         let filename = text(headers, api::IMAGE_FILENAME)?.filter(|text| !text.is_empty()).map(base_name);
         Ok(Self { filename, edit, aliases, expected })
     }
@@ -294,7 +296,9 @@ async fn from_source(mut context: Context) -> Result {
             ));
         }
         (kind, _) => {
-            return Err(ApiError::bad_request(format!("source.type: {kind:?} is none of image, instance, snapshot, url")));
+            return Err(ApiError::bad_request(format!(
+                "source.type: {kind:?} is none of image, instance, snapshot, url"
+            )));
         }
     }
     if source.alias.is_empty() {

@@ -79,8 +79,8 @@ async fn patch(mut context: Context) -> Result {
     let mut merged = to_value(&shown.writable())?;
     context.check_etag(&etag(&merged)?)?;
     merge(&mut merged, &body);
-    let put =
-        serde_json::from_value(merged).map_err(|error| ApiError::bad_request(format!("the request's body: {error}")))?;
+    let put = serde_json::from_value(merged)
+        .map_err(|error| ApiError::bad_request(format!("the request's body: {error}")))?;
     replace(&context, image, put).await
 }
 
@@ -131,7 +131,9 @@ async fn refresh(context: Context) -> Result {
 
 async fn secret(context: Context) -> Result {
     stored(&context)?;
-    Err(ApiError::bad_request("download secrets are not supported yet; make the image public, or export it as a trusted client"))
+    Err(ApiError::bad_request(
+        "download secrets are not supported yet; make the image public, or export it as a trusted client",
+    ))
 }
 
 /// A stored file about to be sent.

@@ -79,8 +79,6 @@ async fn templates(context: Context) -> Result {
             let text = context.engine.lanes.fast(move || engine.instance_template(&instance, &name)).await?;
             Ok(Reply::raw("application/octet-stream", full(text)))
         }
-        None => {
-            Reply::sync(&context.engine.lanes.fast(move || engine.instance_templates(&instance)).await?)
-        }
+        None => Reply::sync(&context.engine.lanes.fast(move || engine.instance_templates(&instance)).await?),
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     fs::File,
     io::{Read, Write},
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd},
     sync::Mutex,
     time::Duration,
 };
@@ -277,6 +277,7 @@ async fn a_terminal_follows_the_clients_size_and_gives_all_its_output() {
     let fake = Fake::new(|_, stdin, mut stdout, _| {
         stapes_sys::pty::set_raw(stdin.as_fd()).unwrap();
         assert_eq!(stapes_sys::pty::size(stdin.as_fd()).unwrap(), (80, 25));
+        stdout.write_all(b"ready").unwrap();
         while stapes_sys::pty::size(stdin.as_fd()).unwrap() != (132, 50) {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -284,6 +285,7 @@ async fn a_terminal_follows_the_clients_size_and_gives_all_its_output() {
         ExitStatus::Code(3)
     });
     let mut ends = session(&fake, TERMINAL).await;
+    assert_eq!(within(ends.clients[0].next()).await.unwrap().unwrap().into_data(), "ready");
     let resize = r#"{"command":"window-resize","args":{"width":"132","height":"50"}}"#;
     ends.control.send(Message::text(resize)).await.unwrap();
     assert_eq!(within(read_to_barrier(&mut ends.clients[0])).await.len(), 200_000);
@@ -292,15 +294,16 @@ async fn a_terminal_follows_the_clients_size_and_gives_all_its_output() {
 
 #[tokio::test]
 async fn a_lost_terminal_hangs_up() {
-    let fake = Fake::new(|_, mut stdin, stdout, stderr| {
-        drop((stdout, stderr));
+    let fake = Fake::new(|_, mut stdin, mut stdout, stderr| {
         stapes_sys::pty::set_raw(stdin.as_fd()).unwrap();
+        stdout.write_all(b"ready").unwrap();
+        drop((stdout, stderr));
         // The end of a terminal that hung up reads as nothing, or as EIO.
         while matches!(stdin.read(&mut [0; 64]), Ok(count) if count > 0) {}
-        assert!(stdin.as_raw_fd() >= 0);
         ExitStatus::Signal(1)
     });
     let mut ends = session(&fake, TERMINAL).await;
+    assert_eq!(within(ends.clients[0].next()).await.unwrap().unwrap().into_data(), "ready");
     ends.clients[0].send(Message::Binary(Bytes::from_static(b"typed"))).await.unwrap();
     ends.clients.clear();
     assert_eq!(within(ends.code).await.unwrap().unwrap(), 129);
@@ -329,7 +332,7 @@ async fn a_websocket_is_for_one_user_one_secret_and_one_connection() {
     let (offer, fds, _slots) = offer(&stapes_engine::RealWorld, 1000, &["0"]);
     sessions.insert("op", offer);
     let secret = fds["0"].as_str().unwrap();
-    let status = |operation, secret, uid| sessions.take(operation, secret, uid).unwrap_err().status.as_u16();
+    let status = |operation, secret, uid| sessions.take(operation, secret, uid).map(drop).unwrap_err().status.as_u16();
     assert_eq!(status("op", secret, 0), 403);
     assert_eq!(status("op", "guessed", 1000), 403);
     assert_eq!(status("other", secret, 1000), 400);

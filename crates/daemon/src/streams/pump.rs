@@ -86,15 +86,14 @@ pub async fn input(source: &mut Source, to: &Descriptor) -> End {
             Some(Ok(message)) => message,
             _ => return End::Lost,
         };
-        match message {
-            Message::Binary(bytes) => {
-                if to.write_all(&bytes).await.is_err() {
-                    return End::Orderly;
-                }
-            }
+        let bytes = match message {
+            Message::Binary(bytes) => bytes,
             Message::Text(_) => return End::Orderly,
             Message::Close(_) => return End::Lost,
-            _ => {}
+            _ => continue,
+        };
+        if to.write_all(&bytes).await.is_err() {
+            return End::Orderly;
         }
     }
 }

@@ -136,7 +136,7 @@ mod tests {
         };
         let answer = request("keep-alive, Upgrade", true).unwrap();
         // The example of RFC 6455 §1.3.
-        assert_eq!(answer.headers()["sec-websocket-accept"], "s3pPLMBiTzaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(answer.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert!(request("keep-alive", true).is_err());
         assert!(request("Upgrade", false).is_err());
     }

@@ -1,6 +1,6 @@
 //! Making an instance: from an image, or empty.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use serde::Serialize;
 use stapes_image::metadata::Trigger;
@@ -95,6 +95,7 @@ impl Engine {
             None => self.free_name(&request.project)?,
         };
         Ok(records::Instance {
+            // Replaced by one that is free, with everything else that must be its own.
             id: self.world.instance_id(),
             name,
             project: request.project.clone(),
@@ -173,18 +174,20 @@ impl Engine {
     /// Gives the instance what is its own for life: id, id range, MACs, addresses.
     fn assign(&self, record: &mut records::Instance) -> Result<Reservation> {
         let expanded = self.expanded(record);
-        let privileged = expanded.config.get("security.privileged").is_some_and(|value| value == "true");
-        let size = if nesting(&expanded) { 4 * id_ranges::BLOCK } else { id_ranges::BLOCK };
+        let privileged = expanded.is_on("security.privileged");
+        let size = if expanded.is_on("security.nesting") { 4 * id_ranges::BLOCK } else { id_ranges::BLOCK };
         let (chosen, reservation) = self.reserved.choose(|reserved| {
-            let mut keys = Vec::new();
+            record.id = self.free_id(reserved)?;
+            let mut keys = vec![record.key()];
             let mut ids = None;
             if !privileged {
                 let range = self.free_ids(size, reserved)?;
                 keys.extend(id_ranges::blocks(range).map(records::id_range_claim));
                 ids = Some(range);
             }
-            let nics = self.choose_nics(record, &expanded, reserved, &mut keys)?;
-            Ok::<_, Error>(((ids, nics), keys))
+            let grant = self.choose_nics(record, &expanded, reserved)?;
+            keys.extend(grant.claims);
+            Ok::<_, Error>(((ids, grant.config), keys))
         })?;
         let (ids, nics) = chosen;
         record.ids = ids;
@@ -200,7 +203,7 @@ impl Engine {
         Ok(reservation)
     }
 
-    fn free_ids(&self, size: u32, reserved: &std::collections::HashSet<String>) -> Result<IdRange> {
+    fn free_ids(&self, size: u32, reserved: &HashSet<String>) -> Result<IdRange> {
         let mut taken = self.index.read().claimed_id_ranges();
         taken.extend(reserved.iter().filter_map(|key| key.strip_prefix("claim/id-range/")?.parse::<u32>().ok()));
         self.ids.find(size, &taken)
@@ -219,7 +222,7 @@ impl Engine {
                     .map_err(|error| Error::failed(format!("failed to make {}", rootfs.display()), error))?;
             }
         }
-        self.apply_quota(record)?;
+        self.change_quota(record, &Expanded::default(), &self.expanded(record))?;
         self.apply_templates(record, Trigger::Create)
     }
 
@@ -227,7 +230,7 @@ impl Engine {
         let mut transaction = Transaction::new()
             .create(record.key(), record.to_bytes())
             .create(records::instance_name_key(&record.project, &record.name), record.id.to_string());
-        for key in reservation.keys() {
+        for key in reservation.keys().iter().filter(|key| key.starts_with("claim/")) {
             transaction = transaction.create(key, record.id.to_string());
         }
         match self.store.commit(transaction) {
@@ -237,6 +240,16 @@ impl Engine {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// An id that no instance and no creation has: the creation owns what is named by its id, and removes it when it
+    /// fails.
+    fn free_id(&self, reserved: &HashSet<String>) -> Result<InstanceId> {
+        let free = |id: &InstanceId| {
+            !self.index.read().instances.contains_key(id) && !reserved.contains(&records::instance_key(id))
+        };
+        let mut ids = std::iter::repeat_with(|| self.world.instance_id()).take(64);
+        ids.find(free).ok_or_else(|| Error::Exhausted("no free instance id was found".to_owned()))
     }
 
     /// A name nobody has, for a request without one.
@@ -265,10 +278,6 @@ impl Engine {
 /// Key of the lock that every workflow on an instance takes.
 pub(crate) fn lock_name(project: &ProjectName, name: &InstanceName) -> String {
     format!("{project}/{name}")
-}
-
-pub(crate) fn nesting(expanded: &Expanded) -> bool {
-    expanded.config.get("security.nesting").is_some_and(|value| value == "true")
 }
 
 /// The pool of the root disk.

@@ -30,7 +30,7 @@ impl Engine {
     ) -> Result<Operation> {
         let instance = self.instance(project, name)?;
         let expanded = self.expanded(&instance);
-        if expanded.config.get("security.protection.delete").is_some_and(|value| value == "true") {
+        if expanded.is_on("security.protection.delete") {
             return Err(Error::Refused(
                 "Instance is protected from being deleted; unset security.protection.delete first".to_owned(),
             ));
@@ -62,12 +62,13 @@ impl Engine {
         let mut transaction = Transaction::new()
             .delete(current.key())
             .delete(records::instance_name_key(&current.project, &current.name));
-        for claim in self.claims_of(&current) {
+        for claim in self.claims_of(&id) {
             transaction = transaction.delete(claim);
         }
+        let nics = self.managed_nics(&current).unwrap_or_default();
         self.store.commit(transaction)?;
         operation.step("record-deleted", false)?;
-        self.remove_reservations(&current);
+        self.remove_reservations(&id, nics);
         self.drop_instance_content(&id, &pool)?;
         operation.step("volume-deleted", false)?;
         let url = instance_url(&current.project, &current.name);

@@ -20,12 +20,15 @@ impl Engine {
         require(instance.kind, "files")?;
         let engine = Arc::clone(self);
         let work = move || {
+            crate::failpoint::reached("before a file request");
             if let Some(live) = engine.live.get(&instance.id) {
                 return Ok(live.running.file(&request)?);
             }
             let root = engine.pool(&instance.pool)?.volume_path(&VolumeRef::instance(&instance.id)).join("rootfs");
             Ok(engine.driver(instance.kind)?.files_offline(&root, &request)?)
         };
-        self.lanes.fast(work).await
+        let reply = self.lanes.fast(work).await;
+        crate::failpoint::reached("after a file request");
+        reply
     }
 }

@@ -81,6 +81,9 @@ impl Engine {
         {
             return Err(Error::invalid("fingerprint", format!("expected {expected}, the content has {fingerprint}")));
         }
+        // Two of the same content at once would take each other's files away, in one project or in two, and a deletion
+        // must not come between the files and the record.
+        let _held = self.locks.take("image", fingerprint.as_str(), "import")?;
         if self.index.read().image(&imported.project, &fingerprint).is_some() {
             return Err(Error::exists("image", fingerprint));
         }
@@ -90,7 +93,6 @@ impl Engine {
             }
         }
         let record = self.image_record(&imported, &inspected, &fingerprint)?;
-        self.place_files(&imported.files, &fingerprint)?;
         let mut transaction = Transaction::new().create(record.key(), record.to_bytes());
         for (name, description) in &imported.aliases {
             let alias = records::ImageAlias {
@@ -102,10 +104,14 @@ impl Engine {
             };
             transaction = transaction.create(alias.key(), alias.to_bytes());
         }
-        if let Err(error) = self.store.commit(transaction) {
-            self.remove_image_files(&fingerprint);
-            return Err(error.into());
-        }
+        self.journaled("import-image", json!({ "fingerprint": fingerprint }), || {
+            let placed = self.place_files(&imported.files, &fingerprint);
+            placed.and_then(|()| Ok(self.store.commit(transaction)?)).inspect_err(|_| {
+                if let Err(left) = self.drop_image_content(&fingerprint) {
+                    tracing::error!(%fingerprint, error = crate::chain(&left), "files of a failed import are left");
+                }
+            })
+        })?;
         self.image_event("image-created", &record.project, &fingerprint);
         Ok(fingerprint)
     }
@@ -156,13 +162,8 @@ impl Engine {
                 .map_err(|error| Error::failed(format!("failed to store the image file {}", to.display()), error))
         };
         place(&files.meta, self.paths.image_meta(fingerprint))?;
-        if let Some(rootfs) = &files.rootfs
-            && let Err(error) = place(rootfs, self.paths.image_rootfs(fingerprint))
-        {
-            self.remove_image_files(fingerprint);
-            return Err(error);
-        }
-        Ok(())
+        crate::failpoint::reached("between two files");
+        files.rootfs.as_ref().map_or(Ok(()), |rootfs| place(rootfs, self.paths.image_rootfs(fingerprint)))
     }
 
     fn remove_image_files(&self, fingerprint: &Fingerprint) {
@@ -205,6 +206,8 @@ impl Engine {
             if pool.exists(&volume)? {
                 return Ok(());
             }
+            // An unpacking that was killed left its half; an image is filled from nothing.
+            pool.delete_volume(&volume)?;
             let directory = pool.ensure_volume(&volume)?;
             let files = engine.image_files(&fingerprint);
             let unpacked = stapes_image::unpack(&files, &directory, &UnpackLimits::default(), &engine.worker)
@@ -341,6 +344,7 @@ impl Engine {
     /// not touched. Blocking.
     pub fn delete_image(&self, operation: &Operation, project: &ProjectName, fingerprint: &Fingerprint) -> Result<()> {
         let image = self.image_by_fingerprint(project, fingerprint.as_str())?;
+        let _held = self.locks.take("image", fingerprint.as_str(), "delete")?;
         operation.intent("delete-image", &json!({ "fingerprint": fingerprint }), true)?;
         let mut transaction = Transaction::new().unchanged(image.key(), image.revision).delete(image.key());
         for alias in self.aliases_of(project, fingerprint) {

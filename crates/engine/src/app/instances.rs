@@ -1,6 +1,6 @@
 //! Looking at instances: profiles merged in, validity as a whole, the copy that a client may edit.
 
-use stapes_model::{ProfileName, ProjectName};
+use stapes_model::{ByteSize, ProfileName, ProjectName};
 
 use crate::{
     Engine, Error, Result,
@@ -31,6 +31,25 @@ impl Expanded {
         let layers = profiles.into_iter().map(|profile| (&profile.config, &profile.devices));
         let (config, devices) = stapes_model::expand(layers, (&instance.config, &instance.devices));
         Self { config, devices }
+    }
+
+    /// A truth value in any of the spellings that the key table takes; `None` where it is unset or something else.
+    pub fn flag(&self, key: &str) -> Option<bool> {
+        stapes_model::keys::parse_bool(self.config.get(key)?)
+    }
+
+    pub fn is_on(&self, key: &str) -> bool {
+        self.flag(key) == Some(true)
+    }
+
+    /// The size that the root disk asks for.
+    pub fn root_size(&self) -> Result<Option<ByteSize>> {
+        let root = self.devices.values().find(|device| device.get("path").is_some_and(|path| path == "/"));
+        let size = root.and_then(|device| device.get("size")).filter(|size| !size.is_empty());
+        let size = size.map(|text| {
+            text.parse().map_err(|error: stapes_model::SizeError| Error::invalid("size", error.to_string()))
+        });
+        size.transpose()
     }
 }
 

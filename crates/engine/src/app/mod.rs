@@ -12,7 +12,7 @@ mod freeze;
 mod images;
 mod init;
 mod instances;
-mod networks;
+pub(crate) mod networks;
 mod nics;
 mod plan;
 mod pools;

@@ -3,14 +3,17 @@
 use std::{collections::HashSet, net::IpAddr, path::Path, sync::Arc};
 
 use ipnet::IpNet;
-use stapes_model::NetworkName;
-use stapes_network::{Bridge, DnsmasqPaths, NetworkConfig, Reservation, Tools};
+use serde_json::json;
+use stapes_model::{InstanceId, NetworkName};
+use stapes_network::{Bridge, DnsmasqPaths, NetworkConfig, Reservation};
 use stapes_store::{Check, Transaction};
 
 use crate::{
     Engine, Error, Result,
     records::{self, Record},
 };
+
+use super::nics::ManagedNic;
 
 impl Engine {
     /// Makes a network, brings it up, records it with its completed configuration. Blocking: runs nft.
@@ -20,7 +23,7 @@ impl Engine {
             return Err(Error::exists("network", &network.name));
         }
         let _held = self.locks.take("network", network.name.as_str(), "create")?;
-        if Path::new("/sys/class/net").join(network.name.as_str()).exists() {
+        if self.host.interface_exists(network.name.as_str()) {
             return Err(Error::invalid(
                 "name",
                 format!("the host has an interface {:?} already", network.name.as_str()),
@@ -33,13 +36,15 @@ impl Engine {
                 world.random()
             })?;
         network.config = completed.config;
-        let made = self.network_up(&network).and_then(|()| self.put(&network, Check::Absent(network.key())));
-        if let Err(error) = made {
-            if let Err(left) = self.network_down(&network) {
-                tracing::error!(network = network.name.as_str(), error = crate::chain(&left), "a network is half made");
-            }
-            return Err(error);
-        }
+        self.journaled("create-network", json!({ "network": network }), || {
+            let made = self.network_up(&network).and_then(|()| self.put(&network, Check::Absent(network.key())));
+            made.inspect_err(|_| {
+                if let Err(left) = self.network_down(&network) {
+                    let error = crate::chain(&left);
+                    tracing::error!(network = network.name.as_str(), error, "a network is half made");
+                }
+            })
+        })?;
         self.network_event("network-created", &network);
         Ok(())
     }
@@ -78,8 +83,10 @@ impl Engine {
         if !users.is_empty() {
             return Err(Error::InUse { what: "network", name: name.to_string(), users: users.join(", ") });
         }
-        self.store.commit(Transaction::new().unchanged(stored.key(), stored.revision).delete(stored.key()))?;
-        self.network_down(&stored)?;
+        self.journaled("delete-network", json!({ "network": *stored.value }), || {
+            self.store.commit(Transaction::new().unchanged(stored.key(), stored.revision).delete(stored.key()))?;
+            self.network_down(&stored)
+        })?;
         let directory = self.paths.network(name);
         if let Err(error) = std::fs::remove_dir_all(&directory)
             && error.kind() != std::io::ErrorKind::NotFound
@@ -93,15 +100,14 @@ impl Engine {
     /// Makes the host have the network: bridge, firewall, files, dnsmasq. May run twice.
     pub(crate) fn network_up(&self, network: &records::Network) -> Result<()> {
         let bridge = self.bridge(network)?;
-        let tools = Tools::default();
         if find_program("dnsmasq").is_none() {
             let why = "dnsmasq is not installed; install the package dnsmasq-base".to_owned();
             return Err(Error::Refused(format!("network {}: {why}", network.name)));
         }
-        if !stapes_network::is_up(&bridge)?
+        if !self.host.is_up(&bridge)?
             || self.index.read().network(&network.name).is_none_or(|known| known.config != network.config)
         {
-            stapes_network::ensure_up(&bridge, &tools)?;
+            self.host.up(&bridge)?;
         }
         let paths = self.dnsmasq_paths(&network.name);
         stapes_network::prepare_files(&bridge, &paths)?;
@@ -114,8 +120,7 @@ impl Engine {
 
     pub(crate) fn network_down(&self, network: &records::Network) -> Result<()> {
         self.services.stop_service(&service_name(&network.name))?;
-        stapes_network::down(&self.bridge(network)?, &Tools::default())?;
-        Ok(())
+        Ok(self.host.down(&self.bridge(network)?)?)
     }
 
     pub fn bridge(&self, network: &records::Network) -> Result<Bridge> {
@@ -138,7 +143,7 @@ impl Engine {
 
     /// Subnets that a new network must not overlap: the host's routes and the other networks'.
     fn taken_subnets(&self) -> Result<Vec<IpNet>> {
-        let mut taken = stapes_network::taken_subnets()?;
+        let mut taken = self.host.taken_subnets()?;
         let networks: Vec<_> = self.index.read().networks.values().cloned().collect();
         for network in networks {
             taken.extend(self.bridge(&network)?.subnets());
@@ -158,18 +163,42 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes dnsmasq forget the instance's NICs. Failures are told in the log: the record is gone already.
-    pub(crate) fn remove_reservations(&self, instance: &records::Instance) {
-        let Ok(nics) = self.managed_nics(instance) else { return };
+    /// Makes what dnsmasq was told of the network's NICs agree with the store.
+    fn agree_on_reservations(&self, network: &records::Network) -> Result<()> {
+        let (bridge, paths) = (self.bridge(network)?, self.dnsmasq_paths(&network.name));
+        let instances: Vec<_> = self.index.read().instances_of(None).cloned().collect();
+        let mut keep = Vec::new();
+        for instance in instances {
+            for nic in self.managed_nics(&instance)?.into_iter().filter(|nic| nic.network == network.name) {
+                let reservation = nic.reservation(&instance, &bridge);
+                stapes_network::write_reservation(&bridge, &paths, &instance.id, &nic.device, &reservation)?;
+                keep.push((instance.id, nic.device));
+            }
+        }
+        if stapes_network::sweep_reservations(&paths, &keep)? {
+            self.services.signal_service(&service_name(&network.name), HANG_UP)?;
+        }
+        Ok(())
+    }
+
+    /// Makes dnsmasq know the NICs of a changed instance, and forget what it had `before` and has no more.
+    pub(crate) fn replace_reservations(&self, instance: &records::Instance, before: Vec<ManagedNic>) -> Result<()> {
+        let now = self.managed_nics(instance)?;
+        self.remove_reservations(&instance.id, before.into_iter().filter(|nic| !now.contains(nic)));
+        self.write_reservations(instance)
+    }
+
+    /// Makes dnsmasq forget NICs of an instance. Failures are told in the log: the record is gone already.
+    pub(crate) fn remove_reservations(&self, id: &InstanceId, nics: impl IntoIterator<Item = ManagedNic>) {
         for nic in nics {
             let forget = || -> Result<()> {
                 let network = self.network(&nic.network)?;
                 let bridge = self.bridge(&network)?;
-                if stapes_network::remove_reservation(&self.dnsmasq_paths(&nic.network), &instance.id, &nic.device)? {
+                if stapes_network::remove_reservation(&self.dnsmasq_paths(&nic.network), id, &nic.device)? {
                     self.services.signal_service(&service_name(&nic.network), HANG_UP)?;
                 }
                 if let Some(address) = nic.ipv4 {
-                    stapes_network::release_ipv4(&bridge, nic.mac, address)?;
+                    self.host.release(&bridge, nic.mac, address)?;
                 }
                 Ok(())
             };
@@ -223,7 +252,8 @@ impl Engine {
     pub(crate) fn networks_up(&self) {
         let networks: Vec<_> = self.index.read().networks.values().cloned().collect();
         for network in networks {
-            if let Err(error) = self.network_up(&network) {
+            let up = self.network_up(&network).and_then(|()| self.agree_on_reservations(&network));
+            if let Err(error) = up {
                 tracing::error!(network = network.name.as_str(), error = crate::chain(&error), "a network is down");
             }
         }

@@ -4,17 +4,17 @@
 //! instances of a network can have the same.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use stapes_device::{Attachment, LinkFacts, LinkRef, host_interface_name};
 use stapes_instance::Link;
-use stapes_model::{DeviceName, NetworkName, keys::parse_mac};
+use stapes_model::{DeviceName, InstanceId, NetworkName, keys::parse_mac};
 use stapes_network::{Bridge, DnsMode, Reservation};
 use stapes_store::Transaction;
 
-use crate::{Engine, Error, Result, records};
+use crate::{Engine, Error, Result, records, reserve};
 
 use super::Expanded;
 
@@ -24,7 +24,7 @@ const FIRST_INDEX: u32 = 1 << 20;
 const INDEX_BITS: u32 = 30;
 
 /// A NIC on a managed network, with what it was given.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ManagedNic {
     pub device: DeviceName,
     pub network: NetworkName,
@@ -46,87 +46,142 @@ impl ManagedNic {
     }
 }
 
+/// What NICs hold: entries of the instance's configuration, and the claims that make them the instance's own.
+#[derive(Debug, Default)]
+pub(crate) struct Grant {
+    pub config: records::Config,
+    pub claims: Vec<String>,
+}
+
+/// Who holds what while NICs are given theirs.
+struct Holdings<'a> {
+    /// Claims of the instance itself, which it may keep.
+    owned: &'a HashSet<String>,
+    /// Claims of creations and changes under way.
+    reserved: &'a HashSet<String>,
+}
+
+/// Entries that a NIC has in its instance's configuration.
+const ENTRIES: [&str; 3] = ["hwaddr", "index", "ipv4.address"];
+
 fn volatile(device: &str, what: &str) -> String {
     format!("volatile.{device}.{what}")
 }
 
+fn is_nic_entry(key: &str) -> bool {
+    // `volatile.<device>.hwaddr`: the device's name may hold dots and is not empty.
+    let of_device = |rest: &str| {
+        ENTRIES.iter().any(|what| rest.strip_suffix(what).is_some_and(|d| d.len() > 1 && d.ends_with('.')))
+    };
+    key.strip_prefix("volatile.").is_some_and(of_device)
+}
+
+/// The part of a claim that says where a MAC address or an IP address must be unique.
+fn segment(link: &LinkRef) -> String {
+    match &link.nic.attachment {
+        Attachment::Network(network) => network.to_string(),
+        Attachment::Bridge(bridge) => format!("@{bridge}"),
+    }
+}
+
 impl Engine {
-    /// Chooses MAC, index and address for every NIC of a new instance; `keys` gets their claims.
+    /// Gives every NIC its MAC, index and address: what it holds already where that still fits, else something new.
     pub(crate) fn choose_nics(
         &self,
         record: &records::Instance,
         expanded: &Expanded,
         reserved: &HashSet<String>,
-        keys: &mut Vec<String>,
-    ) -> Result<records::Config> {
-        let mut chosen = records::Config::new();
+    ) -> Result<Grant> {
+        let owned = self.nic_claims(&record.id);
+        let holdings = Holdings { owned: &owned, reserved };
+        let mut grant = Grant::default();
         for link in stapes_device::requests(&expanded.devices)?.links {
-            self.choose_nic(record, &link, reserved, keys, &mut chosen)?;
+            self.choose_nic(record, &link, &holdings, &mut grant)?;
         }
-        Ok(chosen)
+        Ok(grant)
     }
 
     fn choose_nic(
         &self,
         record: &records::Instance,
         link: &LinkRef,
-        reserved: &HashSet<String>,
-        keys: &mut Vec<String>,
-        chosen: &mut records::Config,
+        holdings: &Holdings<'_>,
+        grant: &mut Grant,
     ) -> Result<()> {
         let known = |what: &str| record.config.get(&volatile(&link.device, what));
-        let taken =
-            |key: &String| reserved.contains(key) || keys.contains(key) || self.index.read().claims.contains(key);
-        let segment = match &link.nic.attachment {
-            Attachment::Network(network) => network.to_string(),
-            Attachment::Bridge(bridge) => format!("@{bridge}"),
-        };
-        let claim = |mac: [u8; 6]| records::mac_claim(&segment, &stapes_network::mac_text(mac));
-        let mac = match link.nic.mac.or_else(|| parse_mac(known("hwaddr")?)) {
-            Some(mac) if taken(&claim(mac)) => {
-                let text = stapes_network::mac_text(mac);
-                return Err(Error::invalid(format!("devices.{}.hwaddr", link.device), format!("{text} is in use")));
-            }
-            Some(mac) => mac,
-            None => {
-                let world = std::sync::Arc::clone(&self.world);
-                let mut random = || world.random();
-                let fresh = || stapes_network::new_mac(&HashSet::new(), &mut random);
-                std::iter::repeat_with(fresh)
-                    .take(64)
-                    .find(|mac| !taken(&claim(*mac)))
-                    .ok_or_else(|| Error::Exhausted("no free MAC address was found".to_owned()))?
-            }
-        };
-        let mut claims = vec![claim(mac)];
+        let mac = self.choose_mac(link, known("hwaddr").and_then(|text| parse_mac(text)), holdings, grant)?;
+        grant.claims.push(records::mac_claim(&segment(link), &stapes_network::mac_text(mac)));
         if link.nic.mac.is_none() {
-            chosen.insert(volatile(&link.device, "hwaddr"), stapes_network::mac_text(mac));
+            grant.config.insert(volatile(&link.device, "hwaddr"), stapes_network::mac_text(mac));
         }
-        let index = FIRST_INDEX + (self.world.random() as u32) % ((1 << INDEX_BITS) - FIRST_INDEX);
-        chosen.insert(volatile(&link.device, "index"), index.to_string());
-        if let Attachment::Network(name) = &link.nic.attachment {
-            let bridge = self.bridge(&*self.network(name)?)?;
-            if bridge.ipv4.is_some() {
-                let mut used: HashSet<Ipv4Addr> = HashSet::new();
-                let prefix = format!("claim/address/{name}/");
-                let held = reserved
-                    .iter()
-                    .chain(keys.iter())
-                    .filter_map(|key| key.strip_prefix(&prefix)?.parse::<Ipv4Addr>().ok());
-                used.extend(held);
-                used.extend(self.index.read().claimed_addresses(name).into_iter().filter_map(
-                    |address| match address {
-                        IpAddr::V4(address) => Some(address),
-                        IpAddr::V6(_) => None,
-                    },
-                ));
-                let address = stapes_network::allocate_ipv4(&bridge, &used, link.nic.ipv4)?;
-                claims.push(records::address_claim(name.as_str(), IpAddr::V4(address)));
-                chosen.insert(volatile(&link.device, "ipv4.address"), address.to_string());
+        let index = known("index").cloned().unwrap_or_else(|| {
+            (FIRST_INDEX + (self.world.random() as u32) % ((1 << INDEX_BITS) - FIRST_INDEX)).to_string()
+        });
+        grant.config.insert(volatile(&link.device, "index"), index);
+        if let Attachment::Network(network) = &link.nic.attachment {
+            let before = known("ipv4.address").and_then(|text| text.parse().ok());
+            if let Some(address) = self.choose_address(network, link.nic.ipv4, before, holdings, grant)? {
+                grant.claims.push(records::address_claim(network.as_str(), IpAddr::V4(address)));
+                grant.config.insert(volatile(&link.device, "ipv4.address"), address.to_string());
             }
         }
-        keys.extend(claims);
         Ok(())
+    }
+
+    /// The configured MAC, the one it has had, or a new one.
+    fn choose_mac(
+        &self,
+        link: &LinkRef,
+        before: Option<[u8; 6]>,
+        holdings: &Holdings<'_>,
+        grant: &Grant,
+    ) -> Result<[u8; 6]> {
+        let taken = |mac: [u8; 6]| {
+            let claim = records::mac_claim(&segment(link), &stapes_network::mac_text(mac));
+            let others = || holdings.reserved.contains(&claim) || self.index.read().claims.contains_key(&claim);
+            grant.claims.contains(&claim) || (!holdings.owned.contains(&claim) && others())
+        };
+        match link.nic.mac.or(before) {
+            Some(mac) if taken(mac) => {
+                let text = stapes_network::mac_text(mac);
+                Err(Error::invalid(format!("devices.{}.hwaddr", link.device), format!("{text} is in use")))
+            }
+            Some(mac) => Ok(mac),
+            None => {
+                let mut random = || self.world.random();
+                let fresh = || stapes_network::new_mac(&HashSet::new(), &mut random);
+                let mut fresh = std::iter::repeat_with(fresh).take(64);
+                fresh
+                    .find(|mac| !taken(*mac))
+                    .ok_or_else(|| Error::Exhausted("no free MAC address was found".to_owned()))
+            }
+        }
+    }
+
+    /// The configured address, the one it has had on this network, or a free one; `None` where the network has no IPv4.
+    fn choose_address(
+        &self,
+        network: &NetworkName,
+        wanted: Option<Ipv4Addr>,
+        before: Option<Ipv4Addr>,
+        holdings: &Holdings<'_>,
+        grant: &Grant,
+    ) -> Result<Option<Ipv4Addr>> {
+        let bridge = self.bridge(&*self.network(network)?)?;
+        let Some(ipv4) = &bridge.ipv4 else { return Ok(None) };
+        let prefix = format!("claim/address/{network}/");
+        let address = |claim: &String| claim.strip_prefix(&prefix)?.parse::<Ipv4Addr>().ok();
+        let owned: HashSet<Ipv4Addr> = holdings.owned.iter().filter_map(address).collect();
+        let ours: HashSet<Ipv4Addr> = grant.claims.iter().filter_map(address).collect();
+        let kept = before.filter(|ip| owned.contains(ip) && !ours.contains(ip) && ipv4.address.contains(ip));
+        if wanted.is_none() && kept.is_some() {
+            return Ok(kept);
+        }
+        let tables = self.index.read();
+        let held = tables.claims.keys().chain(holdings.reserved).filter_map(address);
+        let mut used: HashSet<Ipv4Addr> = held.filter(|ip| !owned.contains(ip)).collect();
+        used.extend(ours);
+        Ok(Some(stapes_network::allocate_ipv4(&bridge, &used, wanted)?))
     }
 
     /// The instance's NICs on managed networks, as far as they were given something.
@@ -152,117 +207,42 @@ impl Engine {
         link.nic.mac.or_else(|| parse_mac(instance.config.get(&volatile(&link.device, "hwaddr"))?))
     }
 
-    /// Claims that an instance holds, by what its record says.
-    pub(crate) fn claims_of(&self, instance: &records::Instance) -> Vec<String> {
-        let mut claims: Vec<_> = Vec::new();
-        if let Some(range) = instance.ids {
-            claims.extend(crate::id_ranges::blocks(range).map(records::id_range_claim));
-        }
-        claims.extend(self.nic_claims(instance));
-        claims
+    /// Claims on MACs and addresses that an instance holds.
+    fn nic_claims(&self, id: &InstanceId) -> HashSet<String> {
+        let nic = |claim: &String| claim.starts_with("claim/mac/") || claim.starts_with("claim/address/");
+        self.claims_of(id).into_iter().filter(nic).collect()
     }
 
-    fn nic_claims(&self, instance: &records::Instance) -> Vec<String> {
-        let links = stapes_device::requests(&self.expanded(instance).devices).map(|requests| requests.links);
-        let mut claims = Vec::new();
-        for link in links.unwrap_or_default() {
-            let segment = match &link.nic.attachment {
-                Attachment::Network(network) => network.to_string(),
-                Attachment::Bridge(bridge) => format!("@{bridge}"),
-            };
-            if let Some(mac) = self.nic_mac(instance, &link) {
-                claims.push(records::mac_claim(&segment, &stapes_network::mac_text(mac)));
-            }
-            let address = instance.config.get(&volatile(&link.device, "ipv4.address"));
-            if let Some(address) = address.and_then(|text| text.parse().ok()) {
-                claims.push(records::address_claim(&segment, address));
-            }
-        }
-        claims
+    /// Every claim that an instance holds, whatever its devices are now.
+    pub(crate) fn claims_of(&self, id: &InstanceId) -> Vec<String> {
+        let (tables, owner) = (self.index.read(), id.as_str());
+        tables.claims.iter().filter(|(_, holder)| *holder == owner).map(|(claim, _)| claim.clone()).collect()
     }
 
-    /// What a change of devices means for MACs and addresses: new NICs are given theirs, old ones give theirs back.
-    /// `None`: the NICs stay as they are.
+    /// Brings the NICs of a changed instance up to date: new ones are given theirs, gone ones give theirs back, the
+    /// others keep what they have. Returns the claims' part of the transaction, empty where nothing changes hands; the
+    /// reservation is held until that is committed.
     pub(crate) fn update_nics(
         &self,
         changed: &mut records::Instance,
-        before: &Expanded,
         after: &Expanded,
-    ) -> Result<Option<Transaction>> {
-        let nics = |expanded: &Expanded| -> BTreeMap<String, BTreeMap<String, String>> {
-            let nic = |device: &BTreeMap<String, String>| device.get("type").is_some_and(|kind| kind == "nic");
-            expanded
-                .devices
-                .iter()
-                .filter(|(_, device)| nic(device))
-                .map(|(name, device)| (name.clone(), device.clone()))
-                .collect()
-        };
-        let (old, new) = (nics(before), nics(after));
-        if old == new {
-            return Ok(None);
-        }
-        let stored = self
-            .index
-            .read()
-            .instances
-            .get(&changed.id)
-            .cloned()
-            .ok_or_else(|| Error::missing("instance", &changed.name))?;
-        self.remove_reservations(&stored);
-        let released = self.nic_claims(&stored);
-        for name in old.keys().filter(|name| !new.contains_key(*name)) {
-            let prefix = format!("volatile.{name}.");
-            changed.config.retain(|key, _| !key.starts_with(&prefix));
-        }
-        let ((chosen, keys), _reservation) = self.reserved.choose(|reserved| {
-            let mut keys = Vec::new();
-            let mut chosen = records::Config::new();
-            for link in stapes_device::requests(&after.devices)?.links {
-                if old.get(&link.device) != new.get(&link.device) {
-                    changed.config.remove(&volatile(&link.device, "ipv4.address"));
-                    self.choose_changed(changed, &link, reserved, &released, &mut keys, &mut chosen)?;
-                }
-            }
-            Ok::<_, Error>(((chosen, keys.clone()), keys))
+    ) -> Result<(Transaction, reserve::Reservation)> {
+        let owned = self.nic_claims(&changed.id);
+        let (grant, reservation) = self.reserved.choose(|reserved| {
+            let grant = self.choose_nics(changed, after, reserved)?;
+            let fresh = grant.claims.iter().filter(|claim| !owned.contains(*claim)).cloned().collect();
+            Ok::<_, Error>((grant, fresh))
         })?;
-        changed.config.extend(chosen);
-        let kept = self.nic_claims(changed);
         let mut transaction = Transaction::new();
-        for claim in released.iter().filter(|claim| !keys.contains(claim) && !kept.contains(claim)) {
+        for claim in owned.iter().filter(|claim| !grant.claims.contains(claim)) {
             transaction = transaction.delete(claim);
         }
-        for claim in keys.iter().filter(|claim| !released.contains(claim)) {
+        for claim in reservation.keys() {
             transaction = transaction.create(claim, changed.id.to_string());
         }
-        Ok(Some(transaction))
-    }
-
-    /// A changed NIC may keep what it held itself.
-    fn choose_changed(
-        &self,
-        changed: &records::Instance,
-        link: &LinkRef,
-        reserved: &HashSet<String>,
-        released: &[String],
-        keys: &mut Vec<String>,
-        chosen: &mut records::Config,
-    ) -> Result<()> {
-        if let Some(mac) = self.nic_mac(changed, link) {
-            let text = stapes_network::mac_text(mac);
-            if let Some(claim) = released.iter().find(|claim| claim.starts_with("claim/mac/") && claim.ends_with(&text))
-            {
-                let mut own = changed.clone();
-                own.config.remove(&volatile(&link.device, "hwaddr"));
-                let fresh = LinkRef { nic: stapes_device::Nic { mac: None, ..link.nic.clone() }, ..link.clone() };
-                self.choose_nic(&own, &fresh, reserved, keys, chosen)?;
-                keys.retain(|key| !key.starts_with("claim/mac/"));
-                keys.push(claim.clone());
-                chosen.insert(volatile(&link.device, "hwaddr"), text);
-                return Ok(());
-            }
-        }
-        self.choose_nic(changed, link, reserved, keys, chosen)
+        changed.config.retain(|key, _| !is_nic_entry(key));
+        changed.config.extend(grant.config);
+        Ok((transaction, reservation))
     }
 
     /// Refuses devices that name a pool, network or bridge that does not exist.

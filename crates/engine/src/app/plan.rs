@@ -18,7 +18,7 @@ impl Engine {
         let pool = self.pool(&instance.pool)?;
         let config = |key: &str| expanded.config.get(key).map(String::as_str);
         let idmap = match instance.ids {
-            _ if config("security.privileged") == Some("true") => IdMap::Privileged,
+            _ if expanded.is_on("security.privileged") => IdMap::Privileged,
             Some(range) => IdMap::Range(range),
             None => {
                 return Err(Error::invalid(
@@ -54,8 +54,8 @@ impl Engine {
             links: self.links(instance, &requests)?,
             limits: self.limits(&expanded.config)?,
             security: Security {
-                nesting: config("security.nesting") == Some("true"),
-                no_default_deny: config("security.syscalls.deny_default") == Some("false"),
+                nesting: expanded.is_on("security.nesting"),
+                no_default_deny: expanded.flag("security.syscalls.deny_default") == Some(false),
                 deny: list("security.syscalls.deny"),
                 allow: list("security.syscalls.allow"),
                 raw_apparmor: config("raw.apparmor").unwrap_or_default().to_owned(),

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use serde_json::json;
 use stapes_model::{InstanceId, PoolName};
 use stapes_storage::{VolumeKind, VolumeRef};
 use stapes_store::{Check, Transaction};
@@ -33,13 +34,15 @@ impl Engine {
         let work = move || {
             let _held = held;
             let paths = engine.paths.pool(&pool.name);
-            pool.config = stapes_storage::create(&config, &paths)?;
-            let stored = engine.put(&pool, Check::Absent(pool.key())).and_then(|_| engine.pool(&pool.name));
-            if let Err(error) = stored {
-                // The pool is empty and ours: made a moment ago.
-                let _ = stapes_storage::destroy(&pool_config(&pool), &paths);
-                return Err(error);
-            }
+            let plan = json!({ "pool": &pool });
+            engine.journaled("create-pool", plan, || {
+                pool.config = stapes_storage::create(&config, &paths)?;
+                let stored = engine.put(&pool, Check::Absent(pool.key())).and_then(|_| engine.pool(&pool.name));
+                stored.map(drop).inspect_err(|_| {
+                    // The pool is empty and ours: made a moment ago.
+                    let _ = stapes_storage::destroy(&pool_config(&pool), &paths);
+                })
+            })?;
             engine.pool_event("storage-pool-created", &pool);
             Ok(())
         };
@@ -76,18 +79,26 @@ impl Engine {
         let engine = Arc::clone(self);
         let work = move || {
             let _held = held;
-            let pool = engine.pool(&stored.name)?;
-            for image in pool.list(VolumeKind::Image)? {
-                pool.delete_volume(&VolumeRef::new(VolumeKind::Image, image)?)?;
-            }
-            drop(pool);
-            engine.forget_pool(&stored.name);
-            stapes_storage::destroy(&pool_config(&stored), &engine.paths.pool(&stored.name))?;
-            engine.store.commit(Transaction::new().delete(stored.key()))?;
+            let plan = json!({ "name": &stored.name });
+            engine.journaled("delete-pool", plan, || engine.remove_pool(&stored))?;
             engine.pool_event("storage-pool-deleted", &stored);
             Ok(())
         };
         self.lanes.slow(work).await
+    }
+
+    /// Takes a pool without instances off the host, then its record out of the store. May run twice.
+    pub(crate) fn remove_pool(&self, stored: &Stored<records::Pool>) -> Result<()> {
+        // One that cannot be opened or listed may be half removed already; what is left is the driver's to judge.
+        if let Ok(pool) = self.pool(&stored.name) {
+            for image in pool.list(VolumeKind::Image).unwrap_or_default() {
+                pool.delete_volume(&VolumeRef::new(VolumeKind::Image, image)?)?;
+            }
+        }
+        self.forget_pool(&stored.name);
+        stapes_storage::destroy(&pool_config(stored), &self.paths.pool(&stored.name))?;
+        self.store.commit(Transaction::new().delete(stored.key()))?;
+        Ok(())
     }
 
     /// URLs of the instances and profiles that name the pool.

@@ -1,13 +1,28 @@
 //! Profiles: make, change, rename, delete; and what a change means for the instances that use them.
 
-use stapes_model::{ProfileName, ProjectName};
+use stapes_model::{ProfileName, ProjectName, state::Status};
 use stapes_store::{Check, Transaction};
 
 use crate::{
     Engine, Error, Result,
     index::Stored,
     records::{self, Config, Devices, Record},
+    reserve::Reservation,
 };
+
+use super::{Expanded, nics::ManagedNic};
+
+/// What a profile's new version changes in one instance.
+struct Change {
+    changed: records::Instance,
+    claims: Transaction,
+    /// Held until the claims are committed.
+    _reservation: Reservation,
+    before: Expanded,
+    after: Expanded,
+    /// What dnsmasq knows of it until then.
+    nics: Vec<ManagedNic>,
+}
 
 impl Engine {
     pub fn profile(&self, project: &ProjectName, name: &ProfileName) -> Result<Stored<records::Profile>> {
@@ -24,29 +39,61 @@ impl Engine {
         Ok(())
     }
 
-    /// Replaces a profile's content. Every instance that uses it must stay valid, else nothing changes.
+    /// Replaces a profile's content. Every instance that uses it must stay valid, else nothing changes; NICs that come
+    /// or go with it are given what they need, or give it back, in the same transaction.
     pub fn update_profile(&self, profile: &records::Profile) -> Result<()> {
         check_profile(&profile.config, &profile.devices)?;
         let stored = self.profile(&profile.project, &profile.name)?;
         let users = self.instances_with_profile(&profile.project, &profile.name);
+        let mut transaction = Transaction::new().replace(profile.key(), stored.revision, profile.to_bytes());
+        let mut changes = Vec::new();
         for instance in &users {
-            let mut profiles = self.profiles_of(instance)?;
-            for used in profiles.iter_mut().filter(|used| used.name == profile.name) {
-                used.clone_from(profile);
-            }
-            self.check_expanded(instance, &profiles).map_err(|error| {
+            let change = self.change_by_profile(instance, profile).map_err(|error| {
                 Error::invalid(
                     format!("profile {}", profile.name),
                     format!("instance {} uses it: {error}", instance.name),
                 )
             })?;
+            transaction.checks.extend(change.claims.checks.iter().cloned());
+            transaction.writes.extend(change.claims.writes.iter().cloned());
+            if change.changed != *instance.value {
+                transaction = transaction.replace(instance.key(), instance.revision, change.changed.to_bytes());
+            }
+            changes.push(change);
         }
-        self.put(profile, Check::Unchanged { key: profile.key(), revision: stored.revision })?;
-        for instance in &users {
-            self.apply_limits_live(instance)?;
+        let sized =
+            changes.iter().try_for_each(|change| self.change_quota(&change.changed, &change.before, &change.after));
+        if let Err(error) = sized.and_then(|()| Ok(self.store.commit(transaction)?)) {
+            for change in &changes {
+                self.change_quota(&change.changed, &change.after, &change.before)?;
+            }
+            return Err(error);
+        }
+        for change in changes {
+            self.replace_reservations(&change.changed, change.nics)?;
+            self.apply_limits_live(&change.changed)?;
         }
         self.profile_event("profile-updated", profile);
         Ok(())
+    }
+
+    /// What a new version of a profile means for one instance that uses it.
+    fn change_by_profile(&self, instance: &records::Instance, profile: &records::Profile) -> Result<Change> {
+        let mut profiles = self.profiles_of(instance)?;
+        for used in profiles.iter_mut().filter(|used| used.name == profile.name) {
+            used.clone_from(profile);
+        }
+        let after = self.check_expanded(instance, &profiles)?;
+        if super::create::root_pool(&after)? != instance.pool {
+            return Err(Error::invalid("devices", "the root disk's pool cannot be changed here; move the instance"));
+        }
+        let mut changed = instance.clone();
+        let (claims, reservation) = self.update_nics(&mut changed, &after)?;
+        if !claims.writes.is_empty() && self.status(instance) != Status::Stopped {
+            return Err(Error::Refused("it runs, and its NICs would change; stop it first".to_owned()));
+        }
+        let (before, nics) = (self.expanded(instance), self.managed_nics(instance)?);
+        Ok(Change { changed, claims, _reservation: reservation, before, after, nics })
     }
 
     pub fn rename_profile(&self, project: &ProjectName, name: &ProfileName, to: &ProfileName) -> Result<()> {

@@ -69,6 +69,7 @@ impl Engine {
 
     /// Takes networks, services and pools off the host.
     fn close_host(&self) {
+        self.mark_down();
         let networks: Vec<_> = self.index.read().networks.values().cloned().collect();
         for network in networks {
             if let Err(error) = self.network_down(&network) {

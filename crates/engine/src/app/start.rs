@@ -1,6 +1,6 @@
 //! Starting an instance, and following it until its end.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use stapes_image::metadata::Trigger;
@@ -75,7 +75,7 @@ impl Engine {
     /// The effects of a start. Blocking, ≤ 50 ms unless the guest's file system is slow.
     fn start_now(&self, instance: &records::Instance) -> Result<Arc<LiveInstance>> {
         let expanded = self.expanded(instance);
-        if expanded.config.get("security.protection.start").is_some_and(|value| value == "true") {
+        if expanded.is_on("security.protection.start") {
             return Err(Error::Refused("Instance is protected from being started".to_owned()));
         }
         self.apply_templates(instance, Trigger::Start)?;
@@ -141,9 +141,11 @@ impl Engine {
             live.announce(exit);
             return;
         };
-        // Whoever stops, restarts or deletes it holds its lock and does the rest.
+        // Whoever stops or restarts it holds its lock and does the rest. Any other holder (a start that is just ending, a
+        // change of configuration) knows nothing of an end from inside.
         let holder = self.locks.holder("instance", &lock_name(&instance.project, &instance.name));
-        let reboot = exit.reason == ExitReason::Reboot && holder.is_none();
+        let stopped = matches!(holder, Some("stop" | "restart"));
+        let reboot = exit.reason == ExitReason::Reboot && !stopped;
         if !reboot && holder != Some("restart") {
             let engine = Arc::clone(self);
             let recorded = self.lanes.fast(move || engine.record_power(&id, false)).await;
@@ -156,15 +158,27 @@ impl Engine {
             self.told(&id, "instance-restarted", None);
             self.start_again(&instance).await;
         } else {
-            self.told(&id, if holder.is_some() { "instance-stopped" } else { "instance-shutdown" }, None);
-            if instance.ephemeral && holder.is_none() {
+            self.told(&id, if stopped { "instance-stopped" } else { "instance-shutdown" }, None);
+            if instance.ephemeral && !stopped {
                 self.delete_ephemeral(&instance).await;
             }
         }
     }
 
+    /// Begins an operation as soon as nobody else holds its object; gives up after a minute.
+    async fn when_free(&self, begin: impl Fn() -> Result<Operation>) -> Result<Operation> {
+        const PAUSE: Duration = Duration::from_millis(20);
+        for _ in 0..3000 {
+            match begin() {
+                Err(Error::Busy { .. }) => tokio::time::sleep(PAUSE).await,
+                other => return other,
+            }
+        }
+        begin()
+    }
+
     async fn start_again(self: &Arc<Self>, instance: &records::Instance) {
-        let started = self.start_instance(&instance.project, &instance.name, None);
+        let started = self.when_free(|| self.start_instance(&instance.project, &instance.name, None)).await;
         let outcome = match started {
             Ok(operation) => operation.finished().await.err,
             Err(error) => crate::chain(&error),
@@ -175,7 +189,8 @@ impl Engine {
     }
 
     pub(crate) async fn delete_ephemeral(self: &Arc<Self>, instance: &records::Instance) {
-        let outcome = match self.delete_instance(&instance.project, &instance.name, None) {
+        let deleted = self.when_free(|| self.delete_instance(&instance.project, &instance.name, None)).await;
+        let outcome = match deleted {
             Ok(operation) => operation.finished().await.err,
             Err(error) => crate::chain(&error),
         };

@@ -58,7 +58,7 @@ impl Engine {
             name: instance.name.to_string(),
             instance_type: instance.kind.as_str().to_owned(),
             architecture: instance.architecture.clone(),
-            privileged: expanded.config.get("security.privileged").is_some_and(|value| value == "true"),
+            privileged: expanded.is_on("security.privileged"),
             ephemeral: instance.ephemeral,
             config: expanded.config,
             devices: expanded.devices,

@@ -38,13 +38,22 @@ impl Engine {
         if running {
             self.check_live(&before, &expanded)?;
         }
+        let nics = self.managed_nics(stored)?;
+        let (claims, _reservation) = self.update_nics(&mut changed, &expanded)?;
+        if running && !claims.writes.is_empty() {
+            return Err(Error::invalid(
+                "devices",
+                "a NIC's MAC or address cannot change while the instance runs; stop it first",
+            ));
+        }
+        // First, because a pool may refuse a size: then nothing has changed.
+        self.change_quota(stored, &before, &expanded)?;
         let check = Check::Unchanged { key: changed.key(), revision: stored.revision };
-        match self.update_nics(&mut changed, &before, &expanded)? {
-            None => self.put(&changed, check)?,
-            Some(transaction) => self.store.commit(transaction.check(check).put(changed.key(), changed.to_bytes()))?,
-        };
-        self.write_reservations(&changed)?;
-        self.apply_quota(&changed)?;
+        if let Err(error) = self.store.commit(claims.check(check).put(changed.key(), changed.to_bytes())) {
+            self.change_quota(stored, &expanded, &before)?;
+            return Err(error.into());
+        }
+        self.replace_reservations(&changed, nics)?;
         self.apply_limits_live(&changed)?;
         let url = instance_url(&changed.project, &changed.name);
         self.events.lifecycle(changed.project.as_str(), "instance-updated", &url, None, serde_json::Value::Null);
@@ -58,7 +67,7 @@ impl Engine {
             if same || key.starts_with("volatile.") {
                 continue;
             }
-            if !stapes_model::keys::changes_live([key.as_str()]) {
+            if !stapes_model::keys::may_change_running(key) {
                 return Err(Error::invalid(key, "cannot be changed while the instance runs; stop it first"));
             }
         }
@@ -93,17 +102,13 @@ impl Engine {
         Ok(live.running.update_limits(&self.limits(&expanded.config)?)?)
     }
 
-    /// Gives the root volume the size that its disk device asks for.
-    pub(crate) fn apply_quota(&self, instance: &records::Instance) -> Result<()> {
-        let expanded = self.expanded(instance);
-        let root = expanded.devices.values().find(|device| device.get("path").is_some_and(|path| path == "/"));
-        let size = root.and_then(|device| device.get("size")).filter(|size| !size.is_empty());
-        let applied = instance.config.get("volatile.root.size");
-        if size.is_none() && applied.is_none() {
+    /// Gives the root volume of an instance the size that its disk device asks for `after` a change; none lifts it.
+    pub(crate) fn change_quota(&self, instance: &records::Instance, before: &Expanded, after: &Expanded) -> Result<()> {
+        let size = after.root_size()?;
+        if size == before.root_size()? {
             return Ok(());
         }
-        let size = size.map(|text| text.parse::<ByteSize>().map_err(|error| Error::invalid("size", error.to_string())));
-        Ok(self.pool(&instance.pool)?.set_quota(&VolumeRef::instance(&instance.id), size.transpose()?)?)
+        Ok(self.pool(&instance.pool)?.set_quota(&VolumeRef::instance(&instance.id), size)?)
     }
 
     /// A stored instance with the revision that the caller's tag was checked against.

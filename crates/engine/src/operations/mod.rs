@@ -1,7 +1,8 @@
 //! Long-running requests: started, watched, waited for, canceled; their results survive a restart.
 //!
-//! An operation's life: `intent` (the whole plan, before the first effect) → `step`s → its outcome, which `run` records
-//! when the body returns. What the journal keeps of one that was interrupted is read by `reconcile`.
+//! A task's life: noted when it is accepted, before its caller hears of it → `intent` (the whole plan, before the first
+//! effect) → `step`s → its outcome, which `run` records when the body returns. What the journal keeps of one that was
+//! interrupted is read by `reconcile`.
 
 mod registry;
 
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-pub use registry::Operations;
+pub use registry::{ACCEPTED, Operations};
 
 use crate::{Error, Result, events::Requestor};
 
@@ -112,7 +113,7 @@ struct Inner {
     state: Mutex<State>,
     finished: watch::Sender<bool>,
     canceled: watch::Sender<bool>,
-    /// Whether an intent was written: a second plan of the same operation is a step of it.
+    /// Whether the journal knows of it: then a plan is a step of it.
     begun: std::sync::atomic::AtomicBool,
     registry: Operations,
 }
@@ -232,7 +233,12 @@ impl Operation {
     }
 
     fn set_running(&self) {
-        self.state().status = Status::Running;
+        let mut state = self.state();
+        // It may have been canceled before its work began.
+        if state.status == Status::Pending {
+            state.status = Status::Running;
+        }
+        drop(state);
         self.changed();
     }
 

@@ -7,11 +7,14 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Inner, Operation, Snapshot, Spec, State, Status};
+use super::{Class, Inner, Operation, Snapshot, Spec, State, Status};
 use crate::{Error, Result, World, events::Events};
 
 /// How long an ended operation can be asked for in memory; afterwards the journal answers.
 const KEPT: Duration = Duration::from_secs(30);
+
+/// The journal's word for an operation that was accepted and has not said what it will do; its plan is a [`Snapshot`].
+pub const ACCEPTED: &str = "accepted";
 
 /// All live operations.
 #[derive(Clone)]
@@ -68,8 +71,27 @@ impl Operations {
             registry: self.clone(),
         };
         let operation = Operation { inner: Arc::new(inner) };
+        if operation.spec().class == Class::Task {
+            self.note(&operation);
+        }
         self.live().insert(operation.id().to_owned(), operation.clone());
         operation
+    }
+
+    /// Lets an accepted operation be asked for even if nothing more is heard of it. Not flushed: a power cut takes the
+    /// client's connection along.
+    fn note(&self, operation: &Operation) {
+        let plan = serde_json::to_value(operation.snapshot()).unwrap_or_default();
+        let intent = stapes_journal::Intent {
+            operation: operation.id().to_owned(),
+            kind: ACCEPTED.to_owned(),
+            plan,
+            durable: false,
+        };
+        match self.journal().begin(&intent) {
+            Ok(()) => operation.inner.begun.store(true, std::sync::atomic::Ordering::Relaxed),
+            Err(error) => tracing::warn!(operation = operation.id(), %error, "an operation was not noted"),
+        }
     }
 
     fn live(&self) -> std::sync::MutexGuard<'_, HashMap<String, Operation>> {
@@ -85,9 +107,11 @@ impl Operations {
             result: serde_json::to_value(&snapshot).unwrap_or_default(),
             at: snapshot.updated_at.timestamp(),
         };
+        crate::failpoint::reached("before the outcome");
         if let Err(error) = self.journal().finish(&snapshot.id, &outcome) {
             tracing::error!(operation = snapshot.id, %error, "the result of an operation could not be kept");
         }
+        crate::failpoint::reached("after the outcome");
         let (this, id) = (self.clone(), snapshot.id);
         tokio::spawn(async move {
             tokio::time::sleep(KEPT).await;

@@ -22,8 +22,8 @@ pub use metadata::metadata_configuration;
 pub use suggest::did_you_mean;
 pub use tables::GROUPS;
 pub use validate::{
-    KeyError, Tables, changes_live, validate_config, validate_instance_config, validate_pool_config,
-    validate_profile_config,
+    KeyError, Tables, changes_live, may_change_running, validate_config, validate_instance_config,
+    validate_pool_config, validate_profile_config,
 };
 
 /// Which instances a key is for.

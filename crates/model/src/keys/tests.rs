@@ -112,6 +112,8 @@ fn the_table_is_sound() {
     assert!(GROUPS.iter().map(|group| group.keys.len()).sum::<usize>() > 500);
     assert_eq!(Tables::PROFILE.find("user.user-data").unwrap().kind, Kind::Blob, "its own row before user.*");
     assert!(changes_live(["limits.memory", "user.x"]) && !changes_live(["security.privileged"]));
+    assert!(may_change_running("boot.autostart") && may_change_running("limits.memory"));
+    assert!(!may_change_running("security.privileged") && !may_change_running("raw.idmap"));
 }
 
 #[test]

@@ -187,3 +187,12 @@ pub fn validate_pool_config(driver: &str, config: &BTreeMap<String, String>) -> 
 pub fn changes_live<'a>(keys: impl IntoIterator<Item = &'a str>) -> bool {
     keys.into_iter().all(|key| Tables::PROFILE.find(key).is_some_and(|row| row.live))
 }
+
+/// What the daemon reads when its time comes: at the next start, at a shutdown of the host, when a snapshot is due. The
+/// running instance itself is not touched by a change.
+const READ_LATER: [&str; 6] = ["boot.", "cloud-init.", "cluster.", "image.", "snapshots.", "user."];
+
+/// Whether a key may be changed while the instance runs: it takes effect at once, or is the daemon's own to read later.
+pub fn may_change_running(key: &str) -> bool {
+    READ_LATER.iter().any(|start| key.starts_with(start)) || changes_live([key])
+}

@@ -42,7 +42,10 @@ pub(crate) fn open(pool: &PoolConfig, paths: &PoolPaths) -> Result<Arc<dyn Pool>
 pub(crate) fn destroy(pool: &PoolConfig, paths: &PoolPaths) -> Result<(), PoolError> {
     let layout = layout(pool, paths);
     if layout.check().is_err() {
-        // Never made, or gone: nothing of ours is there.
+        // Never made, or gone; but our own place may hold what an interrupted creation or removal left, all of it empty.
+        if layout.root == paths.mount {
+            layout.clear_unmarked();
+        }
         return Ok(());
     }
     layout.refuse_volumes()?;
