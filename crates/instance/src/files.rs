@@ -162,9 +162,21 @@ pub enum FileRequest {
 pub enum FileReply {
     Done,
     Meta(FileMeta),
-    Opened { fd: OwnedFd, meta: FileMeta },
-    Listed { names: Vec<String>, meta: FileMeta },
+    Opened {
+        fd: OwnedFd,
+        meta: FileMeta,
+    },
+    Listed {
+        names: Vec<String>,
+        meta: FileMeta,
+    },
     /// Each name with its own metadata, and the directory's.
-    Entries { entries: Vec<(String, FileMeta)>, meta: FileMeta },
-    Link { target: String, meta: FileMeta },
+    Entries {
+        entries: Vec<(String, FileMeta)>,
+        meta: FileMeta,
+    },
+    Link {
+        target: String,
+        meta: FileMeta,
+    },
 }

@@ -139,12 +139,8 @@ fn create_directory(root: BorrowedFd<'_>, path: &str, mode: Option<u32>) -> io::
         _ => error,
     })?;
     rustix::fs::mkdirat(&parent, &*name, Mode::RWXU)?;
-    let made = fs::open_in_root(
-        parent.as_fd(),
-        &name,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW,
-        Mode::empty(),
-    )?;
+    let made =
+        fs::open_in_root(parent.as_fd(), &name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
     Owner { uid: Some(0), gid: Some(0), mode: Some(mode.unwrap_or(0o755)) }.apply(made.as_fd())
 }
 

@@ -87,7 +87,9 @@ pub fn upgrade_to<B>(
 ) -> Result<(Response<Body>, impl Future<Output = Option<impl Bidirectional + use<B>>> + Send + 'static + use<B>)> {
     let headers = request.headers();
     if !(has(headers, header::UPGRADE, protocol) && has(headers, header::CONNECTION, "upgrade")) {
-        return Err(ApiError::bad_request(format!("Missing or invalid upgrade header: this needs Upgrade: {protocol}")));
+        return Err(ApiError::bad_request(format!(
+            "Missing or invalid upgrade header: this needs Upgrade: {protocol}"
+        )));
     }
     let answer = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
@@ -97,7 +99,8 @@ pub fn upgrade_to<B>(
         .map_err(|error| ApiError::bad_request(format!("the upgrade cannot be answered: {error}")))?;
     let upgraded = hyper::upgrade::on(&mut request);
     let stream = async move {
-        let taken = upgraded.await.inspect_err(|error| tracing::debug!(%error, protocol, "an upgrade was not taken up"));
+        let taken =
+            upgraded.await.inspect_err(|error| tracing::debug!(%error, protocol, "an upgrade was not taken up"));
         taken.ok().map(TokioIo::new)
     };
     Ok((answer, stream))

@@ -5,8 +5,9 @@
 //! between the descriptor and the connection. Requests on one handle, and requests on paths, are done in the order in
 //! which they came; handles do not wait for each other.
 
-mod codec;
+mod answer;
 mod lane;
+mod request;
 mod session;
 
 use std::sync::Arc;

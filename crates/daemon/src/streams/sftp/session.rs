@@ -30,8 +30,9 @@ use tokio::{
 };
 
 use super::{
-    codec::{self, Attributes, Broken, Code, Flags, Handle, Request},
+    answer,
     lane::{Lane, Turn},
+    request::{self, Attributes, Broken, Code, Flags, Handle, Request},
 };
 use crate::transfer;
 
@@ -148,13 +149,13 @@ async fn converse(
     let mut jobs = FuturesUnordered::new();
     loop {
         while jobs.len() < MOST_REQUESTS
-            && let Some(packet) = codec::next_packet(&mut arrived)?
+            && let Some(packet) = request::next_packet(&mut arrived)?
         {
             if greeted {
                 jobs.push(session.begin(packet)?);
             } else {
-                codec::parse_init(&packet)?;
-                writer.write_all(&codec::version()).await?;
+                request::parse_init(&packet)?;
+                writer.write_all(&answer::version()).await?;
                 greeted = true;
             }
         }
@@ -202,7 +203,7 @@ impl Session {
 
     /// Takes a request's turn, and does it when awaited.
     fn begin(self: &Arc<Self>, packet: Bytes) -> Result<impl Future<Output = Vec<u8>> + Send + use<>, Broken> {
-        let (id, request) = codec::parse(packet)?;
+        let (id, request) = request::parse(packet)?;
         let session = Arc::clone(self);
         let open = request.as_ref().ok().and_then(handle_of).map(|handle| {
             let mut handles = lock(&self.handles);
@@ -224,7 +225,7 @@ impl Session {
                 (Ok(request), Some(Some(open))) => session.on_handle(id, request, open).await,
                 (Ok(request), None) => session.on_path(id, request).await,
             };
-            answer.unwrap_or_else(|Refusal { code, message }| codec::status(id, code, &message))
+            answer.unwrap_or_else(|Refusal { code, message }| answer::status(id, code, &message))
         })
     }
 
@@ -260,17 +261,17 @@ impl Session {
             Request::MakeDir { path, attributes } => {
                 self.done(id, F::CreateDirectory { path, mode: attributes.mode }).await
             }
-            Request::RealPath { path } => Ok(codec::one_name(id, &clean(&path))),
+            Request::RealPath { path } => Ok(answer::one_name(id, &clean(&path))),
             Request::Rename { path, to, replace } => self.done(id, F::Rename { path, to, replace }).await,
             Request::HardLink { path, to } => self.done(id, F::HardLink { path, to }).await,
             Request::ReadLink { path } => match self.file(F::Read { path }).await? {
-                FileReply::Link { target, .. } => Ok(codec::one_name(id, &target)),
+                FileReply::Link { target, .. } => Ok(answer::one_name(id, &target)),
                 _ => Err(Refusal::new(Code::Failure, "this is no symlink")),
             },
             Request::Symlink { target, path } => {
                 self.done(id, F::MakeSymlink { path, target, uid: None, gid: None }).await
             }
-            Request::Limits => Ok(codec::limits(id, MOST_HANDLES as u64)),
+            Request::Limits => Ok(answer::limits(id, MOST_HANDLES as u64)),
             Request::Close { .. }
             | Request::Read { .. }
             | Request::Write { .. }
@@ -322,15 +323,15 @@ impl Session {
         self.has_room()?;
         let handle = self.next.fetch_add(1, Ordering::Relaxed);
         lock(&self.handles).insert(handle, Arc::new(Open { lane: Lane::default(), kind }));
-        Ok(codec::handle(id, handle))
+        Ok(answer::handle(id, handle))
     }
 
     async fn on_handle(&self, id: u32, request: Request, open: Arc<Open>) -> Answer {
         match request {
             Request::Read { offset, length, .. } => {
-                let (file, most) = (Arc::clone(open.file()?), codec::MAX_DATA.min(length as usize));
+                let (file, most) = (Arc::clone(open.file()?), request::MAX_DATA.min(length as usize));
                 let read = move || {
-                    codec::data(id, most, |bytes| {
+                    answer::data(id, most, |bytes| {
                         rustix::io::pread(&file.file, rustix::buffer::spare_capacity(bytes), offset)?;
                         Ok(())
                     })
@@ -348,7 +349,7 @@ impl Session {
                     let some: Vec<_> = lock(entries).by_ref().take(ENTRIES).collect();
                     match some.is_empty() {
                         true => Err(Refusal::new(Code::Eof, "the end of the directory")),
-                        false => Ok(codec::names(id, some.iter())),
+                        false => Ok(answer::names(id, some.iter())),
                     }
                 }
                 Kind::File(_) => Err(Refusal::new(Code::Failure, "the handle is a file's")),
@@ -356,7 +357,7 @@ impl Session {
             Request::Fstat { .. } => {
                 let file = Arc::clone(open.file()?);
                 let meta = transfer::blocking(move || file.meta()).await?;
-                Ok(codec::attributes(id, &meta))
+                Ok(answer::attributes(id, &meta))
             }
             Request::FsetStat { attributes, .. } => self.change(open.file()?, attributes).await.map(|()| ok(id)),
             Request::Sync { .. } => {
@@ -444,12 +445,12 @@ fn handle_of(request: &Request) -> Option<Handle> {
 }
 
 fn ok(id: u32) -> Vec<u8> {
-    codec::status(id, Code::Ok, "")
+    answer::status(id, Code::Ok, "")
 }
 
 fn meta(id: u32, reply: FileReply) -> Answer {
     match reply {
-        FileReply::Meta(meta) => Ok(codec::attributes(id, &meta)),
+        FileReply::Meta(meta) => Ok(answer::attributes(id, &meta)),
         _ => Err(unexpected()),
     }
 }
