@@ -367,7 +367,11 @@ impl Session {
             }
             Request::Close { .. } => {
                 // A file system may only now find out that it has no space.
-                transfer::blocking(move || Ok(drop(open))).await?;
+                let close = move || {
+                    drop(open);
+                    Ok(())
+                };
+                transfer::blocking(close).await?;
                 Ok(ok(id))
             }
             _ => Err(unexpected()),
