@@ -17,6 +17,9 @@ use stapes_shim_api::{Event, NurseryReply, NurseryRequest, Reply, Request, decod
 mod multipart;
 #[path = "../../crates/daemon/src/percent.rs"]
 mod percent;
+#[allow(dead_code)]
+#[path = "../../crates/daemon/src/streams/sftp/request.rs"]
+mod sftp;
 
 /// A target by its name, with examples of what its parser takes: what random bytes never reach is near to them.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +38,10 @@ pub const TARGETS: &[Target] = &[
         b"--XyZ\r\nContent-Disposition: form-data; name=\"rootfs\"; filename=\"a.squashfs\"\r\nX: y\r\n\r\nbytes\r\n--Xy\r\n--XyZ--\r\n",
     ]),
     target("daemon_query", daemon_query, &[b"filter=name%20eq%20c1&path=%2Fetc%2F%2541&a+b=c+d&=x&flag&bad=%zz"]),
+    target("daemon_sftp", daemon_sftp, &[
+        b"\0\0\0\x17\x03\0\0\0\x07\0\0\0\x02/a\0\0\0\x1a\0\0\0\x04\0\0\x81\x80\0\0\0\x0d\x04\0\0\0\x08\0\0\0\x04\0\0\0\x01",
+        b"\0\0\0\x1d\x06\0\0\0\x07\0\0\0\x04\0\0\0\x01\0\0\0\0\0\0\0\x05\0\0\0\x04data",
+    ]),
     target("device", device, &[
         b"type=nic\nnetwork=br0\nipv4.address=10.1.2.3\nhwaddr=10:66:6a:00:00:01\nmtu=1500",
         b"type=disk\npath=/\npool=p\nsize=10GiB",
@@ -121,6 +128,21 @@ pub fn daemon_multipart(bytes: &[u8]) {
     if let Some(Ok(_)) = multipart::Multipart::for_content_type(text(bytes)) {
         assert!(text(bytes).contains("boundary"));
     }
+}
+
+/// Packets must be the same wherever the connection splits them.
+pub fn daemon_sftp(bytes: &[u8]) {
+    let read = |size: usize| {
+        let (mut arrived, mut seen) = (bytes::BytesMut::new(), Vec::new());
+        for piece in bytes.chunks(size) {
+            arrived.extend_from_slice(piece);
+            while let Some(packet) = sftp::next_packet(&mut arrived).ok()? {
+                seen.push(sftp::parse(packet).ok()?);
+            }
+        }
+        Some(seen)
+    };
+    assert_eq!(read(1), read(bytes.len().max(1)));
 }
 
 pub fn daemon_query(bytes: &[u8]) {

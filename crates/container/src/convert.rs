@@ -7,7 +7,7 @@ use std::{
 };
 
 use stapes_instance::{
-    DriverError, Event, ExitReason, ExitStatus, FileKind, FileMeta, FileReply, FileRequest, WriteMode,
+    Access, Create, DriverError, Event, ExitReason, ExitStatus, FileKind, FileMeta, FileReply, FileRequest, WriteMode,
 };
 use stapes_model::InstanceId;
 use stapes_shim_api as wire;
@@ -35,6 +35,26 @@ pub fn file_op(request: &FileRequest) -> io::Result<(wire::FileOp, Option<OwnedF
             file.write_all(&content)?;
             return Ok((wire::FileOp::Replace { path, uid, gid, mode }, Some(file.into())));
         }
+        R::Follow { .. } => wire::FileOp::Follow { path },
+        R::List { .. } => wire::FileOp::List { path },
+        R::Open { access, create, append, truncate, mode, .. } => {
+            let access = match access {
+                Access::Read => wire::Access::Read,
+                Access::Write => wire::Access::Write,
+                Access::Both => wire::Access::Both,
+            };
+            let create = match create {
+                Create::Never => wire::Create::Never,
+                Create::IfMissing => wire::Create::IfMissing,
+                Create::Always => wire::Create::Always,
+            };
+            wire::FileOp::Open { path, access, create, append, truncate, mode }
+        }
+        R::CreateDirectory { mode, .. } => wire::FileOp::CreateDirectory { path, mode },
+        R::Change { uid, gid, size, mode, times, .. } => wire::FileOp::Change { path, uid, gid, mode, size, times },
+        R::Rename { to, replace, .. } => wire::FileOp::Rename { path, to, replace },
+        R::HardLink { to, .. } => wire::FileOp::HardLink { path, to },
+        R::Unlink { directory, .. } => wire::FileOp::Unlink { path, directory },
     };
     Ok((op, None))
 }
@@ -48,7 +68,15 @@ pub fn path(request: &FileRequest) -> &str {
         | R::MakeDirectory { path, .. }
         | R::MakeSymlink { path, .. }
         | R::Remove { path, .. }
-        | R::Replace { path, .. } => path,
+        | R::Replace { path, .. }
+        | R::Follow { path }
+        | R::List { path }
+        | R::Open { path, .. }
+        | R::CreateDirectory { path, .. }
+        | R::Change { path, .. }
+        | R::Rename { path, .. }
+        | R::HardLink { path, .. }
+        | R::Unlink { path, .. } => path,
     }
 }
 
@@ -59,7 +87,35 @@ fn meta(meta: wire::FileMeta) -> FileMeta {
         wire::FileKind::Symlink => FileKind::Symlink,
         wire::FileKind::Other => FileKind::Other,
     };
-    FileMeta { kind, uid: meta.uid, gid: meta.gid, mode: meta.mode, size: meta.size, modified: meta.modified }
+    let wire::FileMeta { uid, gid, mode, size, modified, format, .. } = meta;
+    FileMeta { kind, uid, gid, mode, size, modified, format }
+}
+
+/// The whole of a file of memory.
+fn content(path: &str, fd: OwnedFd) -> Result<Vec<u8>, DriverError> {
+    let mut file = File::from(fd);
+    let mut bytes = Vec::new();
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut bytes))
+        .map_err(|error| DriverError::other(format!("failed to read the names in {path}"), error))?;
+    Ok(bytes)
+}
+
+/// `st_mode uid gid size mtime name`. A name that is not UTF-8 has its other bytes replaced, as in [`FileReply::Listed`].
+fn entry(line: &[u8]) -> Option<(String, FileMeta)> {
+    let mut fields = line.splitn(6, |byte| *byte == b' ');
+    let mut field = || std::str::from_utf8(fields.next()?).ok();
+    let mode: u32 = field()?.parse().ok()?;
+    let (uid, gid) = (field()?.parse().ok()?, field()?.parse().ok()?);
+    let (size, modified) = (field()?.parse().ok()?, field()?.parse().ok()?);
+    let name = String::from_utf8_lossy(fields.next()?).into_owned();
+    let kind = match mode & 0o170_000 {
+        0o100_000 => FileKind::File,
+        0o040_000 => FileKind::Directory,
+        0o120_000 => FileKind::Symlink,
+        _ => FileKind::Other,
+    };
+    Some((name, FileMeta { kind, uid, gid, mode: mode & 0o7777, size, modified, format: mode & 0o170_000 }))
 }
 
 pub fn file_reply(path: &str, answer: wire::FileAnswer, fd: Option<OwnedFd>) -> Result<FileReply, DriverError> {
@@ -71,11 +127,7 @@ pub fn file_reply(path: &str, answer: wire::FileAnswer, fd: Option<OwnedFd>) -> 
         wire::FileAnswer::Link { target, meta: found } => FileReply::Link { target, meta: meta(found) },
         wire::FileAnswer::Opened(found) => FileReply::Opened { fd: fd.ok_or_else(missing)?, meta: meta(found) },
         wire::FileAnswer::Listed(found) => {
-            let mut file = File::from(fd.ok_or_else(missing)?);
-            let mut bytes = Vec::new();
-            file.rewind()
-                .and_then(|()| file.read_to_end(&mut bytes))
-                .map_err(|error| DriverError::other(format!("failed to read the names in {path}"), error))?;
+            let bytes = content(path, fd.ok_or_else(missing)?)?;
             let mut names: Vec<String> = bytes
                 .split(|byte| *byte == 0)
                 .filter(|name| !name.is_empty())
@@ -83,6 +135,11 @@ pub fn file_reply(path: &str, answer: wire::FileAnswer, fd: Option<OwnedFd>) -> 
                 .collect();
             names.sort_unstable();
             FileReply::Listed { names, meta: meta(found) }
+        }
+        wire::FileAnswer::Entries(found) => {
+            let bytes = content(path, fd.ok_or_else(missing)?)?;
+            let entries = bytes.split(|byte| *byte == 0).filter_map(entry).collect();
+            FileReply::Entries { entries, meta: meta(found) }
         }
     })
 }

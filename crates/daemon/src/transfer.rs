@@ -23,17 +23,20 @@ const MOST_PARTS: usize = 64;
 /// Blocking threads that transfers may hold at a time.
 static THREADS: Semaphore = Semaphore::const_new(12);
 
-/// Runs one read or write on a blocking thread, at once and beside its caller.
+/// Runs one read or write on a blocking thread.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    let place = THREADS.acquire().await.map_err(io::Error::other)?;
+    let job = tokio::task::spawn_blocking(move || {
+        // Given back when the thread is free again, not when somebody stopped waiting for it.
+        let _place = place;
+        work()
+    });
+    job.await.map_err(io::Error::other)?
+}
+
+/// The same, at once and beside its caller.
 fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> JoinHandle<io::Result<T>> {
-    tokio::spawn(async move {
-        let place = THREADS.acquire().await.map_err(io::Error::other)?;
-        let job = tokio::task::spawn_blocking(move || {
-            // Given back when the thread is free again, not when somebody stopped waiting for it.
-            let _place = place;
-            work()
-        });
-        job.await.map_err(io::Error::other)?
-    })
+    tokio::spawn(blocking(work))
 }
 
 async fn joined<T>(job: JoinHandle<io::Result<T>>) -> io::Result<T> {

@@ -24,6 +24,9 @@ pub struct FileMeta {
     pub size: u64,
     /// Seconds since 1970.
     pub modified: i64,
+    /// The type bits of `st_mode`; 0 where the driver does not tell.
+    #[serde(default)]
+    pub format: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +34,25 @@ pub struct FileMeta {
 pub enum WriteMode {
     Overwrite,
     Append,
+}
+
+/// How [`FileRequest::Open`] opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    Read,
+    Write,
+    Both,
+}
+
+/// Whether [`FileRequest::Open`] makes a file where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Create {
+    Never,
+    IfMissing,
+    /// Fails with `EEXIST` where something is.
+    Always,
 }
 
 /// One request on an instance's file system. Paths are absolute inside the instance and resolved beneath its root
@@ -82,6 +104,57 @@ pub enum FileRequest {
         gid: u32,
         mode: u32,
     },
+    /// Metadata of where a last symlink leads, as stat(2).
+    Follow {
+        path: String,
+    },
+    /// The entries of a directory with their metadata, in no order, answered by [`FileReply::Entries`]. Last symlinks of
+    /// the path are followed, entries' are not.
+    List {
+        path: String,
+    },
+    /// Opens a regular file, or a directory to read, as open(2) does, following symlinks. A new file belongs to 0:0 and
+    /// has `mode`, or 0644; one that was there keeps what it has.
+    Open {
+        path: String,
+        access: Access,
+        create: Create,
+        append: bool,
+        truncate: bool,
+        mode: Option<u32>,
+    },
+    /// As mkdir(2): something that is there is `EEXIST`. The mode is 0755 unless given.
+    CreateDirectory {
+        path: String,
+        mode: Option<u32>,
+    },
+    /// Changes what is given, following symlinks; in this order, without undo. Of a device, socket or fifo only the
+    /// owner can be changed (`EOPNOTSUPP`).
+    Change {
+        path: String,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        mode: Option<u32>,
+        /// Access and modification, in seconds since 1970.
+        times: Option<(i64, i64)>,
+    },
+    /// As rename(2); without `replace` something at `to` is `EEXIST`.
+    Rename {
+        path: String,
+        to: String,
+        replace: bool,
+    },
+    /// A second name for a file; a symlink is not followed.
+    HardLink {
+        path: String,
+        to: String,
+    },
+    /// As unlink(2), or with `directory` as rmdir(2).
+    Unlink {
+        path: String,
+        directory: bool,
+    },
 }
 
 /// The answer to a [`FileRequest`]. The descriptor is the caller's; bytes move through it and not through the shim.
@@ -89,7 +162,21 @@ pub enum FileRequest {
 pub enum FileReply {
     Done,
     Meta(FileMeta),
-    Opened { fd: OwnedFd, meta: FileMeta },
-    Listed { names: Vec<String>, meta: FileMeta },
-    Link { target: String, meta: FileMeta },
+    Opened {
+        fd: OwnedFd,
+        meta: FileMeta,
+    },
+    Listed {
+        names: Vec<String>,
+        meta: FileMeta,
+    },
+    /// Each name with its own metadata, and the directory's.
+    Entries {
+        entries: Vec<(String, FileMeta)>,
+        meta: FileMeta,
+    },
+    Link {
+        target: String,
+        meta: FileMeta,
+    },
 }

@@ -14,6 +14,6 @@ mod plan;
 pub use capability::{CAPABILITIES, Capability, Support, require};
 pub use driver::{Driver, Event, ExecHandle, ExecIo, ExecSpec, ExitReason, ExitStatus, Running, SpawnService};
 pub use error::DriverError;
-pub use files::{FileKind, FileMeta, FileReply, FileRequest, WriteMode};
+pub use files::{Access, Create, FileKind, FileMeta, FileReply, FileRequest, WriteMode};
 pub use plan::{DeviceNode, Link, Mount, Plan, Security};
 pub use stapes_model::{Limits, Rlimit, Usage};

@@ -18,6 +18,9 @@ pub struct FileMeta {
     pub mode: u32,
     pub size: u64,
     pub modified: i64,
+    /// The type bits of `st_mode`; 0 from a shim that does not tell.
+    #[serde(default)]
+    pub format: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +28,24 @@ pub struct FileMeta {
 pub enum WriteMode {
     Overwrite,
     Append,
+}
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    Read,
+    Write,
+    Both,
+}
+
+/// Whether a file is made where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Create {
+    Never,
+    IfMissing,
+    Always,
 }
 
 /// A request on files beneath a root; see `FileRequest` of the driver contract, whose shape it has.
@@ -67,6 +88,46 @@ pub enum FileOp {
         gid: u32,
         mode: u32,
     },
+    Follow {
+        path: String,
+    },
+    List {
+        path: String,
+    },
+    Open {
+        path: String,
+        access: Access,
+        create: Create,
+        append: bool,
+        truncate: bool,
+        mode: Option<u32>,
+    },
+    CreateDirectory {
+        path: String,
+        mode: Option<u32>,
+    },
+    Change {
+        path: String,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        mode: Option<u32>,
+        size: Option<u64>,
+        /// Access and modification, in seconds since 1970.
+        times: Option<(i64, i64)>,
+    },
+    Rename {
+        path: String,
+        to: String,
+        replace: bool,
+    },
+    HardLink {
+        path: String,
+        to: String,
+    },
+    Unlink {
+        path: String,
+        directory: bool,
+    },
 }
 
 impl FileOp {
@@ -78,7 +139,15 @@ impl FileOp {
             | Self::MakeDirectory { path, .. }
             | Self::MakeSymlink { path, .. }
             | Self::Remove { path, .. }
-            | Self::Replace { path, .. } => path,
+            | Self::Replace { path, .. }
+            | Self::Follow { path }
+            | Self::List { path }
+            | Self::Open { path, .. }
+            | Self::CreateDirectory { path, .. }
+            | Self::Change { path, .. }
+            | Self::Rename { path, .. }
+            | Self::HardLink { path, .. }
+            | Self::Unlink { path, .. } => path,
         }
     }
 }
@@ -93,6 +162,9 @@ pub enum FileAnswer {
     Opened(FileMeta),
     /// The names, each ended by a zero byte, are the content of the one descriptor that comes with it.
     Listed(FileMeta),
+    /// The entries are the content of the one descriptor that comes with it: each `st_mode uid gid size mtime name`,
+    /// in decimal, ended by a zero byte.
+    Entries(FileMeta),
     Link {
         target: String,
         meta: FileMeta,

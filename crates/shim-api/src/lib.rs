@@ -14,7 +14,7 @@ mod nursery;
 mod shim;
 mod start;
 
-pub use files::{FileAnswer, FileKind, FileMeta, FileOp, WriteMode};
+pub use files::{Access, Create, FileAnswer, FileKind, FileMeta, FileOp, WriteMode};
 pub use nursery::{NurseryReply, NurseryRequest};
 pub use shim::{
     Event, Exec, ExecStatus, ExitReason, ExitStatus, Failure, FailureKind, Remembered, Reply, Request, Status, Takeover,

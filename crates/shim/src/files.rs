@@ -17,6 +17,8 @@ use stapes_sys::{
     privilege, process,
 };
 
+use crate::posix;
+
 /// Joins the container (when `init` is given) and does `op` beneath its root, or beneath `root`.
 pub fn perform(
     op: &FileOp,
@@ -56,6 +58,9 @@ fn enter(init: BorrowedFd<'_>, has_users: bool) -> io::Result<OwnedFd> {
 
 fn apply(root: BorrowedFd<'_>, op: &FileOp, content: Option<OwnedFd>) -> io::Result<(FileAnswer, Option<OwnedFd>)> {
     let done = |()| (FileAnswer::Done, None);
+    if let Some(answer) = posix::apply(root, op) {
+        return answer;
+    }
     match op {
         FileOp::Stat { path } => {
             let fd = fs::open_in_root(root, path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
@@ -80,19 +85,21 @@ fn apply(root: BorrowedFd<'_>, op: &FileOp, content: Option<OwnedFd>) -> io::Res
             let content = content.ok_or(Errno::BADF)?;
             replace(root, path, content, Owner { uid: Some(*uid), gid: Some(*gid), mode: Some(*mode) }).map(done)
         }
+        // What `posix` has and this has not.
+        _ => Err(Errno::NOSYS.into()),
     }
 }
 
 /// What is to be applied; `None` leaves it as it is.
 #[derive(Clone, Copy)]
-struct Owner {
-    uid: Option<u32>,
-    gid: Option<u32>,
-    mode: Option<u32>,
+pub struct Owner {
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub mode: Option<u32>,
 }
 
 impl Owner {
-    fn apply(self, fd: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn apply(self, fd: BorrowedFd<'_>) -> io::Result<()> {
         if self.uid.is_some() || self.gid.is_some() {
             rustix::fs::fchown(fd, self.uid.map(Uid::from_raw), self.gid.map(Gid::from_raw))?;
         }
@@ -109,22 +116,26 @@ impl Owner {
     }
 }
 
-fn meta(fd: BorrowedFd<'_>) -> io::Result<FileMeta> {
-    let stat = rustix::fs::fstat(fd)?;
+pub fn meta(fd: BorrowedFd<'_>) -> io::Result<FileMeta> {
+    Ok(meta_of(&rustix::fs::fstat(fd)?))
+}
+
+pub fn meta_of(stat: &rustix::fs::Stat) -> FileMeta {
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => FileKind::File,
         FileType::Directory => FileKind::Directory,
         FileType::Symlink => FileKind::Symlink,
         _ => FileKind::Other,
     };
-    Ok(FileMeta {
+    FileMeta {
         kind,
         uid: stat.st_uid,
         gid: stat.st_gid,
         mode: stat.st_mode & 0o7777,
         size: stat.st_size as u64,
         modified: stat.st_mtime as i64,
-    })
+        format: stat.st_mode & 0o170_000,
+    }
 }
 
 fn read(root: BorrowedFd<'_>, path: &str) -> io::Result<(FileAnswer, Option<OwnedFd>)> {

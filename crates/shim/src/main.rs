@@ -19,6 +19,7 @@ mod instance;
 mod links;
 mod mounts;
 mod nursery;
+mod posix;
 mod requests;
 mod services;
 mod shim;

@@ -21,6 +21,7 @@ use crate::{
     request::Context,
     route,
     router::Route,
+    streams,
     transfer::{self, Writer},
 };
 
@@ -32,6 +33,7 @@ pub fn routes() -> Vec<Route> {
         route!(GET "/1.0/instances/{name}/files" AccessFiles "Read a file, a symlink or a directory of an instance" => get),
         route!(POST "/1.0/instances/{name}/files" AccessFiles "Write a file, a symlink or a directory of an instance" => post),
         route!(DELETE "/1.0/instances/{name}/files" AccessFiles "Remove a file or directory of an instance" => delete),
+        route!(GET "/1.0/instances/{name}/sftp" AccessFiles "Speak SFTP on the files of an instance" => streams::sftp),
     ]
 }
 
@@ -106,7 +108,7 @@ async fn get(context: Context) -> Result {
             headers.insert("content-type", "application/json".to_owned());
             Ok(Reply::Raw { headers, body: full(json!(api::Response::sync(names)).to_string()) })
         }
-        FileReply::Done => Err(unexpected(&subject.path)),
+        FileReply::Done | FileReply::Entries { .. } => Err(unexpected(&subject.path)),
     }
 }
 

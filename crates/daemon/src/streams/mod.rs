@@ -10,6 +10,7 @@ mod events;
 mod exec;
 mod pump;
 mod sessions;
+mod sftp;
 mod upgrade;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 pub use console::console;
 pub use exec::{Streams, exec};
 pub use sessions::Sessions;
+pub use sftp::sftp;
 
 use crate::{
     reply::{Reply, Result},

@@ -79,6 +79,33 @@ pub fn upgrade<B>(
     Ok((answer, socket))
 }
 
+/// Accepts the upgrade to `protocol`: the answer to send, and the bytes that there are once it was sent (`None`: the
+/// client left). See RFC 9110 §7.8.
+pub fn upgrade_to<B>(
+    mut request: Request<B>,
+    protocol: &'static str,
+) -> Result<(Response<Body>, impl Future<Output = Option<impl Bidirectional + use<B>>> + Send + 'static + use<B>)> {
+    let headers = request.headers();
+    if !(has(headers, header::UPGRADE, protocol) && has(headers, header::CONNECTION, "upgrade")) {
+        return Err(ApiError::bad_request(format!(
+            "Missing or invalid upgrade header: this needs Upgrade: {protocol}"
+        )));
+    }
+    let answer = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, protocol)
+        .body(full(""))
+        .map_err(|error| ApiError::bad_request(format!("the upgrade cannot be answered: {error}")))?;
+    let upgraded = hyper::upgrade::on(&mut request);
+    let stream = async move {
+        let taken =
+            upgraded.await.inspect_err(|error| tracing::debug!(%error, protocol, "an upgrade was not taken up"));
+        taken.ok().map(TokioIo::new)
+    };
+    Ok((answer, stream))
+}
+
 /// Ends a data stream as Incus's clients expect it, an empty text message and then the closing handshake, without
 /// making the caller wait for the latter.
 pub async fn finish(mut sink: Sink, mut source: Source) {
