@@ -34,9 +34,9 @@ fn an_error_goes_to_standard_error_and_names_its_subject() {
     let daemon = Daemon::start();
     for (args, subject) in [
         (&["start", "nobody"][..], "nobody"),
-        (&["launch", "no-image", "c1"], "no-image"),
+        (&["image", "show", "no-image"], "no-image"),
         (&["config", "set", "nobody", "user.x=1"], "nobody"),
-        (&["launch", "busybox", "c1", "-c", "limits.memroy=1"], "limits.memroy"),
+        (&["create", "busybox", "c1", "-c", "limits.memroy=1", "--quiet"], "limits.memroy"),
         (&["frobnicate"], "frobnicate"),
     ] {
         let output = daemon.stapes(args);

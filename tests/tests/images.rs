@@ -68,12 +68,7 @@ fn an_upload_that_is_no_image_is_refused_and_leaves_no_file() {
     let daemon = Daemon::start();
     let whole = ImageBuilder::unified("whole").busybox().gzip();
     let no_metadata = ImageBuilder::rootfs().busybox().gzip();
-    let cases = [
-        ("nonsense", &b"no image at all"[..]),
-        ("cut short", &whole[..whole.len() / 2]),
-        ("without metadata", &no_metadata),
-        ("empty", &[]),
-    ];
+    let cases = [("nonsense", &b"no image at all"[..]), ("without metadata", &no_metadata), ("empty", &[])];
     for (what, bytes) in cases {
         assert!(daemon.import(bytes, "bad").is_err(), "{what} was accepted");
     }
@@ -82,6 +77,22 @@ fn an_upload_that_is_no_image_is_refused_and_leaves_no_file() {
     let accepted = wrong_sum["operation"].as_str().is_some_and(|url| daemon.api().wait(url).is_ok());
     assert!(!accepted, "a fingerprint that does not fit was accepted");
     assert_eq!(daemon.api().get("/1.0/images").unwrap().as_array().unwrap().len(), 1);
+}
+
+/// Import stores and hashes, as Incus does; the first use reads it all, and says what is wrong with it.
+#[test]
+fn an_archive_cut_short_is_refused_at_its_first_use_and_leaves_nothing_unpacked() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let daemon = Daemon::start();
+    let whole = ImageBuilder::unified("whole").busybox().gzip();
+    if daemon.import(&whole[..whole.len() / 2], "cut").is_err() {
+        return;
+    }
+    let mut request = launch_body("c1");
+    request["source"] = json!({ "type": "image", "alias": "cut" });
+    let refusal = daemon.api().refusal("POST", "/1.0/instances", &request);
+    assert!(refusal.message.contains("cut short") || refusal.message.contains("truncated"), "{refusal}");
+    assert_eq!(daemon.api().get("/1.0/instances").unwrap(), json!([]));
 }
 
 /// Every way out of the root that an archive has; none may touch the host.

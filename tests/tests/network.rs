@@ -26,8 +26,9 @@ fn a_container_gets_an_address_and_is_reached_from_host_and_neighbour() {
 
     daemon.api().exec("c1", &["sh", "-c", "mkdir /www; echo hello > /www/index.html; httpd -h /www"]).unwrap();
     eventually("the page is served", Duration::from_secs(5), || {
-        let page = daemon.on_host(&["busybox", "wget", "-q", "-T", "3", "-O", "-", &format!("http://{one}/")]);
-        page.stdout == "hello\n"
+        // Not busybox's own wget: the static one dies looking a host up where there is no NSS.
+        let ask = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 3 {one} 80");
+        daemon.on_host(&["sh", "-c", &ask]).stdout.ends_with("hello\n")
     });
 }
 
@@ -39,7 +40,7 @@ fn names_of_instances_resolve_on_the_bridge() {
     daemon.launch("c2");
     let (address, server) = (daemon.address_of("c1"), bridge_address(&daemon));
     let network = daemon.api().get("/1.0/networks/stapesbr0").unwrap();
-    let domain = network["config"]["dns.domain"].as_str().unwrap_or("stapes").to_owned();
+    let domain = network["config"]["dns.domain"].as_str().unwrap_or("incus").to_owned();
     let name = format!("c1.{domain}");
     eventually("the name resolves on the host", Duration::from_secs(5), || {
         daemon.on_host(&["busybox", "nslookup", &name, &server]).stdout.contains(&address)

@@ -235,7 +235,10 @@ mod tests {
     }
 
     /// Parts with their contents, whatever pieces they came in.
-    fn parts(pieces: &[&[u8]]) -> Result<Vec<(String, Option<String>, Vec<u8>)>, MultipartError> {
+    /// Name, file name and content of each part.
+    type Parts = Vec<(String, Option<String>, Vec<u8>)>;
+
+    fn parts(pieces: &[&[u8]]) -> Result<Parts, MultipartError> {
         let (mut parser, mut parts, mut open) = (parser(), Vec::new(), None);
         for piece in pieces {
             parser.feed(piece);

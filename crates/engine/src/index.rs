@@ -22,7 +22,7 @@ pub struct Stored<T> {
 
 impl<T> Clone for Stored<T> {
     fn clone(&self) -> Self {
-        Self { value: Arc::clone(&self.value), revision: self.revision.clone() }
+        Self { value: Arc::clone(&self.value), revision: self.revision }
     }
 }
 
@@ -190,7 +190,7 @@ impl Tables {
 /// is better than refusing to serve all others.
 fn decode<T: Record>(entry: &Entry) -> Option<Stored<T>> {
     match serde_json::from_slice::<T>(&entry.value) {
-        Ok(value) => Some(Stored { value: Arc::new(value), revision: entry.revision.clone() }),
+        Ok(value) => Some(Stored { value: Arc::new(value), revision: entry.revision }),
         Err(error) => {
             tracing::error!(key = entry.key, %error, "an object in the store cannot be read and is left out");
             None

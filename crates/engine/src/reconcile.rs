@@ -9,7 +9,7 @@ use stapes_model::{Fingerprint, InstanceId, InstanceName, PoolName};
 
 use crate::{
     Engine, Error, Result,
-    app::Expanded,
+    app::{Expanded, exec},
     index::Stored,
     live::LiveInstance,
     operations::{ACCEPTED, Snapshot, Status},
@@ -24,14 +24,27 @@ pub struct Reconciled {
     pub swept: Vec<String>,
 }
 
+/// Instances that run and want to be followed.
+#[derive(Default)]
+pub struct Adopted {
+    pub instances: Vec<(InstanceId, Arc<LiveInstance>)>,
+    /// Operations of commands that an earlier daemon started in them.
+    commands: Vec<OpenIntent>,
+}
+
 impl Engine {
     /// Makes the host agree with the store. Blocking; called once before serving. The instances that it returns run and
     /// want to be followed.
-    pub fn reconcile(self: &Arc<Self>) -> Result<(Reconciled, Vec<(InstanceId, Arc<LiveInstance>)>)> {
+    pub fn reconcile(self: &Arc<Self>) -> Result<(Reconciled, Adopted)> {
         self.ensure_default_project()?;
         self.open_pools();
         let mut report = Reconciled::default();
+        let mut commands = Vec::new();
         for open in self.journal.open_intents()? {
+            if open.steps.iter().any(|step| step.name == exec::NOTE) {
+                commands.push(open);
+                continue;
+            }
             crate::failpoint::reached("before settling");
             let outcome = self.settle(&open);
             match &outcome {
@@ -55,15 +68,18 @@ impl Engine {
         report.swept.extend(self.sweep_files());
         self.networks_up();
         self.mark_up();
-        Ok((report, adopted))
+        Ok((report, Adopted { instances: adopted, commands }))
     }
 
     /// Follows adopted instances, and starts what ran when the host went down. Needs the runtime.
-    pub fn resume(self: &Arc<Self>, adopted: Vec<(InstanceId, Arc<LiveInstance>)>) {
+    pub fn resume(self: &Arc<Self>, adopted: Adopted) {
         // Chosen while every adopted instance still counts as live: the end of one that is told of in a moment is no
         // reason to start it again.
         let wanted = self.to_autostart();
-        for (id, live) in adopted {
+        for command in adopted.commands {
+            self.resume_command(&command);
+        }
+        for (id, live) in adopted.instances {
             self.follow(id, live);
         }
         let engine = Arc::clone(self);
@@ -71,6 +87,22 @@ impl Engine {
             engine.delete_ended_ephemerals().await;
             engine.autostart(wanted).await;
         });
+    }
+
+    /// A command goes on where its instance does; else its operation was interrupted like any other.
+    fn resume_command(self: &Arc<Self>, open: &OpenIntent) {
+        let note = open.steps.iter().find(|step| step.name == exec::NOTE).map(|step| step.detail.clone());
+        let note = note.and_then(|detail| serde_json::from_value::<exec::ExecNote>(detail).ok());
+        let accepted = serde_json::from_value::<Snapshot>(open.intent.plan.clone()).ok();
+        let live = note.as_ref().and_then(|note| self.live.get(&note.id));
+        match (accepted, note, live) {
+            (Some(accepted), Some(note), Some(live)) => self.resume_exec(accepted, note, live),
+            _ => {
+                if let Err(error) = self.close_interrupted(open) {
+                    tracing::error!(error = crate::chain(&error), "an interrupted operation stays open");
+                }
+            }
+        }
     }
 
     fn adopt_all(&self) -> Vec<(InstanceId, Arc<LiveInstance>)> {

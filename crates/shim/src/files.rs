@@ -133,7 +133,7 @@ pub fn meta_of(stat: &rustix::fs::Stat) -> FileMeta {
         gid: stat.st_gid,
         mode: stat.st_mode & 0o7777,
         size: stat.st_size as u64,
-        modified: stat.st_mtime as i64,
+        modified: stat.st_mtime,
         format: stat.st_mode & 0o170_000,
     }
 }

@@ -49,7 +49,7 @@ async fn post(mut context: Context) -> Result {
         streams::exec(&context.daemon, target, streams, &context.caller)
     } else {
         let output = if body.record_output { ExecOutput::Record } else { ExecOutput::Discard };
-        context.engine.exec_detached(target, output, Some(context.caller.requestor()))
+        context.engine.exec_detached(target, output, Some(context.caller.requestor())).await
     };
     Ok(Reply::Async(operation))
 }

@@ -69,6 +69,7 @@ impl Engine {
         let expanded = self.check_expanded(&draft, &profiles)?;
         let pool = root_pool(&expanded)?;
         self.pool(&pool)?;
+        check_sources(&expanded)?;
         if let CreateSource::Image(reference) = &request.source {
             let image = self.find_image(&request.project, reference)?;
             check_image(&image, &request)?;
@@ -287,6 +288,18 @@ pub(crate) fn root_pool(expanded: &Expanded) -> Result<PoolName> {
         Error::invalid("devices", "no root disk: add a disk device with path=/ and a pool, or use a profile with one")
     })?;
     Ok(pool.parse()?)
+}
+
+/// A required disk whose source is not there is refused now, and not by a start that leaves a useless instance behind.
+fn check_sources(expanded: &Expanded) -> Result<()> {
+    let mounts = stapes_device::requests(&expanded.devices)?.mounts;
+    match mounts.iter().find(|mount| !mount.optional && !mount.source.exists()) {
+        Some(mount) => Err(Error::invalid(
+            format!("devices.{}.source", mount.device),
+            format!("{} does not exist on this host; make it, or set required=false", mount.source.display()),
+        )),
+        None => Ok(()),
+    }
 }
 
 fn check_image(image: &records::Image, request: &CreateInstance) -> Result<()> {

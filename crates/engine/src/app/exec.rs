@@ -21,7 +21,7 @@ use crate::{
     Engine, Error, Lanes, Result,
     events::Requestor,
     live::LiveInstance,
-    operations::{Class, Operation, Spec},
+    operations::{Class, Operation, Snapshot, Spec},
 };
 
 use super::{instance_url, task};
@@ -56,6 +56,17 @@ pub enum ExecOutput {
     Discard,
     /// Into files that the API can be asked for.
     Record,
+}
+
+/// Step of the journal that a running command leaves.
+pub(crate) const NOTE: &str = "exec";
+
+/// What the next daemon needs to know of a running command.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct ExecNote {
+    pub id: InstanceId,
+    exec: u64,
+    output: Option<serde_json::Value>,
 }
 
 impl ExecTarget {
@@ -114,8 +125,9 @@ impl Engine {
         Ok(ExecTarget { id: instance.id, project: project.clone(), name: name.clone(), live, spec })
     }
 
-    /// Runs a command that nobody is connected to.
-    pub fn exec_detached(
+    /// Runs a command that nobody is connected to; returns once it runs, or once it is known that it cannot. From then
+    /// on it outlives the daemon, and the next one can still be asked for its end.
+    pub async fn exec_detached(
         self: &Arc<Self>,
         target: ExecTarget,
         output: ExecOutput,
@@ -123,17 +135,43 @@ impl Engine {
     ) -> Operation {
         let engine = Arc::clone(self);
         let spec = target.operation_spec(Class::Task, requestor.clone());
-        self.operations.run(spec, move |operation| async move {
+        let (started, begun) = tokio::sync::oneshot::channel::<()>();
+        let operation = self.operations.run(spec, move |operation| async move {
             let io = engine.files_for(&target, output, &operation)?;
             let handle = match target.begin(&engine.lanes, io).await {
                 Ok(handle) => handle,
                 Err(error) => return Err(exec_failed(&operation, error)),
             };
+            let output = operation.snapshot().metadata.and_then(|metadata| metadata.get("output").cloned());
+            let plan = ExecNote { id: target.id, exec: handle.exec, output };
+            operation.intent(NOTE, &plan, false)?;
+            let _ = started.send(());
             engine.told_exec(&target, requestor.as_ref());
             let code = target.exit_code(&engine.lanes, handle.exec).await;
             operation.set_metadata("return", code);
             Ok(())
-        })
+        });
+        // A body that ends early drops its end.
+        let _ = begun.await;
+        operation
+    }
+
+    /// Goes on with the operation of a command that an earlier daemon started.
+    pub(crate) fn resume_exec(self: &Arc<Self>, accepted: Snapshot, note: ExecNote, live: Arc<LiveInstance>) {
+        let engine = Arc::clone(self);
+        self.operations.resume(accepted, "Executing command", move |operation| async move {
+            if let Some(output) = note.output {
+                operation.set_metadata("output", output);
+            }
+            let running = Arc::clone(&live.running);
+            let known = engine.lanes.fast(move || Ok(running.exec_status(note.exec)?)).await?;
+            let status = match known {
+                Some(status) => status,
+                None => live.exec_exited(note.exec).await,
+            };
+            operation.set_metadata("return", status.shell_code());
+            Ok(())
+        });
     }
 
     fn files_for(&self, target: &ExecTarget, output: ExecOutput, operation: &Operation) -> Result<ExecIo> {

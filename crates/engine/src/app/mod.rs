@@ -6,7 +6,7 @@
 mod console;
 mod create;
 mod delete;
-mod exec;
+pub(crate) mod exec;
 mod files;
 mod freeze;
 mod images;

@@ -122,7 +122,7 @@ fn nics(net: &mut Netlink, live: &LiveInstance, id: &InstanceId) -> std::io::Res
 }
 
 fn nic_state(link: &stapes_sys::netlink::LinkInfo) -> NicState {
-    let stats = link.stats.clone();
+    let stats = link.stats;
     NicState {
         addresses: Vec::new(),
         mac: link.mac,

@@ -57,25 +57,55 @@ impl Operations {
     }
 
     fn register(&self, spec: Spec) -> Operation {
-        let now = self.shared.world.now();
-        let state =
-            State { status: Status::Pending, metadata: serde_json::Map::new(), err: String::new(), updated_at: now };
+        let operation = self.make(self.shared.world.uuid(), spec, self.shared.world.now());
+        if operation.spec().class == Class::Task {
+            self.note(&operation);
+        }
+        self.live().insert(operation.id().to_owned(), operation.clone());
+        operation
+    }
+
+    /// Goes on, under its old id, with an operation that an earlier daemon accepted.
+    pub(crate) fn resume<F>(
+        &self,
+        accepted: Snapshot,
+        description: &'static str,
+        body: impl FnOnce(Operation) -> F + Send + 'static,
+    ) where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let spec = Spec {
+            class: accepted.class,
+            description,
+            project: accepted.project,
+            resources: accepted.resources,
+            requestor: accepted.requestor,
+            may_cancel: false,
+        };
+        let operation = self.make(accepted.id, spec, accepted.created_at);
+        operation.inner.begun.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.live().insert(operation.id().to_owned(), operation.clone());
+        operation.spawn(body);
+    }
+
+    fn make(&self, id: String, spec: Spec, created_at: chrono::DateTime<chrono::Utc>) -> Operation {
+        let state = State {
+            status: Status::Pending,
+            metadata: serde_json::Map::new(),
+            err: String::new(),
+            updated_at: created_at,
+        };
         let inner = Inner {
-            id: self.shared.world.uuid(),
+            id,
             spec,
-            created_at: now,
+            created_at,
             state: Mutex::new(state),
             finished: watch::channel(false).0,
             canceled: watch::channel(false).0,
             begun: std::sync::atomic::AtomicBool::new(false),
             registry: self.clone(),
         };
-        let operation = Operation { inner: Arc::new(inner) };
-        if operation.spec().class == Class::Task {
-            self.note(&operation);
-        }
-        self.live().insert(operation.id().to_owned(), operation.clone());
-        operation
+        Operation { inner: Arc::new(inner) }
     }
 
     /// Lets an accepted operation be asked for even if nothing more is heard of it. Not flushed: a power cut takes the
