@@ -1,6 +1,6 @@
 //! Instance devices: from configuration to plan.
 //!
-//! [`parse`] judges one device, [`requests`] all of an instance: what it needs of storage ([`RootVolume`]) and network
+//! [`parse()`] judges one device, [`requests`] all of an instance: what it needs of storage ([`RootVolume`]) and network
 //! ([`LinkRef`]), which the engine resolves, and what goes into the plan as it is.
 //!
 //! Invariant: pure. What must be looked up on the host (a device node's numbers) is asked of a function that the caller

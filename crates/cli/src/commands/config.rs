@@ -32,7 +32,7 @@ pub enum Config {
     Metadata(Metadata),
     /// Set keys
     Set {
-        /// [INSTANCE] KEY=VALUE…
+        /// An instance, or nothing for the server, and KEY=VALUE pairs
         #[arg(required = true, num_args = 1.., value_name = "INSTANCE> <KEY=VALUE")]
         words: Vec<String>,
         /// Set fields such as description instead of configuration keys
@@ -57,7 +57,7 @@ pub enum Config {
     Template(Template),
     /// Unset a key
     Unset {
-        /// [INSTANCE] KEY
+        /// An instance, or nothing for the server, and a key
         #[arg(required = true, num_args = 1..=2, value_name = "INSTANCE> <KEY")]
         words: Vec<String>,
         /// Unset a field such as description instead of a configuration key
@@ -70,7 +70,7 @@ pub enum Config {
 
 #[derive(Args, Debug)]
 pub struct Get {
-    /// [INSTANCE] KEY
+    /// An instance, or nothing for the server, and a key
     #[arg(required = true, num_args = 1..=2, value_name = "INSTANCE> <KEY")]
     words: Vec<String>,
     /// With what the profiles add

@@ -77,7 +77,7 @@ pub fn render(
     .collect()
 }
 
-/// Renders from a volume that [`crate::unpack`] filled: templates are read beneath `volume/templates`, never through a
+/// Renders from a volume that [`crate::unpack()`] filled: templates are read beneath `volume/templates`, never through a
 /// symbolic link, since whoever was root in the instance's image wrote that folder.
 pub fn render_volume(
     volume: &std::path::Path,

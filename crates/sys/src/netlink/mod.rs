@@ -1,6 +1,6 @@
 //! rtnetlink: links, addresses, routes, neighbours, network-namespace ids.
 //!
-//! A [`Netlink`] is one socket in the network namespace where it was opened. Calls block for as long as the kernel holds
+//! A [`netlink::Netlink`] is one socket in the network namespace where it was opened. Calls block for as long as the kernel holds
 //! its own lock (RTNL) and never on anybody else. Small enough for a static single-threaded helper: a request buffer, an
 //! answer buffer, no other state. Sources: rtnetlink(7), netlink(7), linux/rtnetlink.h, linux/if_link.h.
 //!
