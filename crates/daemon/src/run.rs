@@ -94,6 +94,7 @@ pub fn run() -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("stapesd must run as root; rootless operation is not offered");
     }
+    stapes_sys::process::keep_heap_small();
     let inherited = stapes_sys::activation::inherited_listeners();
     std::fs::create_dir_all(&options.dir).with_context(|| format!("failed to make {}", options.dir.display()))?;
     let dir = options.dir.canonicalize().with_context(|| format!("failed to find {}", options.dir.display()))?;

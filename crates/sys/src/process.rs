@@ -309,3 +309,14 @@ mod tests {
         other.join().unwrap();
     }
 }
+
+/// Keeps the C library's heap of a program with many mostly idle threads small: few arenas, and freed memory given back
+/// early. Call it first, while there is one thread. See mallopt(3).
+pub fn keep_heap_small() {
+    // SAFETY: mallopt takes two integers and touches only the allocator's own state; no other thread allocates yet.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 256 << 10);
+    }
+}
