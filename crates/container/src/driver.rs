@@ -220,11 +220,14 @@ impl Driver for ContainerDriver {
 
     fn start(&self, plan: &Plan) -> Result<Arc<dyn Running>, DriverError> {
         let (inner, id) = (&self.inner, plan.id);
+        let begun = std::time::Instant::now();
         inner.registry.wait_for_cleaning(&id);
         if Connection::open(&plan.run_dir, SHIM_SOCKET).is_ok_and(|found| found.is_some()) {
             inner.retire(id, &plan.run_dir)?;
         }
+        let cleaned = begun.elapsed();
         let warm = inner.pool.take()?;
+        let taken = begun.elapsed();
         let renamed = inner.cgroups.rename(&warm.group, id.as_str()).or_else(|error| {
             tracing::debug!(%id, error = &error as &dyn std::error::Error, "groups of an earlier run are in the way");
             inner.retire(id, &plan.run_dir)?;
@@ -233,7 +236,16 @@ impl Driver for ContainerDriver {
         });
         let (group, result) = match renamed {
             Ok(group) => {
+                let renamed = begun.elapsed();
                 let result = inner.run(plan, &warm, &group);
+                tracing::debug!(
+                    %id,
+                    cleaning = cleaned.as_micros(),
+                    spare = (taken - cleaned).as_micros(),
+                    rename = (renamed - taken).as_micros(),
+                    shim = (begun.elapsed() - renamed).as_micros(),
+                    "microseconds of a birth"
+                );
                 (group, result)
             }
             Err(error) => (inner.cgroups.group(&warm.group), Err(error)),

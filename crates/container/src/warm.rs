@@ -141,7 +141,9 @@ fn keep_filled(shelf: &Shelf, maker: &Maker, wanted: usize) {
             continue;
         }
         let last = *shelf.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let wait = last.map_or(Duration::ZERO, |last| QUIET.saturating_sub(last.elapsed()));
+        // Making one holds the kernel's fork lock for some 10 ms, twice: with enough left, wait until nobody is at work.
+        let quiet = if ready.len() * 2 >= wanted { 10 * QUIET } else { QUIET };
+        let wait = last.map_or(Duration::ZERO, |last| quiet.saturating_sub(last.elapsed()));
         if !wait.is_zero() && !shelf.stop.load(Ordering::Relaxed) {
             drop(shelf.taken.wait_timeout(ready, wait));
             continue;

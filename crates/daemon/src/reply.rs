@@ -18,6 +18,8 @@ pub type Body = BoxBody<Bytes, io::Error>;
 pub enum Reply {
     /// 200 with `metadata`; the tag goes into `ETag`.
     Sync { metadata: Value, etag: Option<String> },
+    /// 200 with `metadata` that is JSON text already: long lists are written once and not built as a tree first.
+    Text(String),
     /// 201 with an empty answer and a `Location`.
     Created { location: String },
     /// 202: the operation goes on.
@@ -93,6 +95,13 @@ impl Reply {
     }
 }
 
+/// JSON text of a list.
+pub fn to_text(value: &impl Serialize) -> Result<Reply> {
+    serde_json::to_string(value).map(Reply::Text).map_err(|error| {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer could not be written: {error}"))
+    })
+}
+
 pub fn to_value(value: &impl Serialize) -> Result<Value> {
     serde_json::to_value(value).map_err(|error| {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer could not be written: {error}"))
@@ -142,7 +151,11 @@ impl<S: futures_util::Stream> futures_util::Stream for SyncStream<S> {
 }
 
 fn envelope(status: StatusCode, value: &Value) -> Response<Body> {
-    let mut response = Response::new(full(value.to_string()));
+    json_response(status, value.to_string())
+}
+
+fn json_response(status: StatusCode, text: String) -> Response<Body> {
+    let mut response = Response::new(full(text));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response
@@ -168,6 +181,17 @@ pub fn into_response(result: Result) -> Response<Body> {
                 with_header(&mut response, header::ETAG, &etag);
             }
             response
+        }
+        Ok(Reply::Text(metadata)) => {
+            let before = concat!(
+                r#"{"type":"sync","status":"Success","status_code":200,"operation":"","error_code":0,"#,
+                r#""error":"","metadata":"#
+            );
+            let mut text = String::with_capacity(before.len() + metadata.len() + 1);
+            text.push_str(before);
+            text.push_str(&metadata);
+            text.push('}');
+            json_response(StatusCode::OK, text)
         }
         Ok(Reply::Created { location }) => {
             let value = json!({

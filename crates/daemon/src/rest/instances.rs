@@ -13,7 +13,7 @@ use stapes_model::{InstanceName, ProfileName, ProjectName};
 
 use crate::{
     convert,
-    reply::{ApiError, Reply, Result, etag, to_value},
+    reply::{ApiError, Reply, Result, etag, to_text, to_value},
     request::Context,
     route,
     router::Route,
@@ -62,6 +62,19 @@ async fn list(context: Context) -> Result {
         2 => Some(states(&context, &instances).await?),
         _ => None,
     };
+    let shown = |(instance, expanded): &(Stored<records::Instance>, Expanded)| {
+        convert::instance(instance, expanded, context.engine.status(instance))
+    };
+    if !context.query.contains_key("filter") {
+        let plain = instances.iter().map(shown);
+        return match states {
+            None => to_text(&plain.collect::<Vec<_>>()),
+            Some(states) => {
+                let full = plain.zip(states).map(|(instance, state)| convert::instance_full(instance, state));
+                to_text(&full.collect::<Vec<_>>())
+            }
+        };
+    }
     let mut objects = Vec::with_capacity(instances.len());
     for (number, (instance, expanded)) in instances.iter().enumerate() {
         let shown = convert::instance(instance, expanded, context.engine.status(instance));

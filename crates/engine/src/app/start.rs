@@ -74,6 +74,7 @@ impl Engine {
 
     /// The effects of a start. Blocking, ≤ 50 ms unless the guest's file system is slow.
     fn start_now(&self, instance: &records::Instance) -> Result<Arc<LiveInstance>> {
+        let begun = std::time::Instant::now();
         let expanded = self.expanded(instance);
         if expanded.is_on("security.protection.start") {
             return Err(Error::Refused("Instance is protected from being started".to_owned()));
@@ -82,11 +83,21 @@ impl Engine {
         let plan = self.plan(instance, &expanded)?;
         let driver = self.driver(instance.kind)?;
         self.paths.ensure_instance(&instance.id)?;
+        let planned = begun.elapsed();
         // The record is written while the kernel works: both must be done before anyone is told.
         let (running, recorded) = std::thread::scope(|scope| {
             let record = scope.spawn(|| self.record_power(&instance.id, true));
             let running = driver.start(&plan);
-            (running, record.join())
+            let started = begun.elapsed();
+            let recorded = record.join();
+            tracing::debug!(
+                instance = %instance.id,
+                plan = planned.as_micros(),
+                driver = (started - planned).as_micros(),
+                record = (begun.elapsed() - started).as_micros(),
+                "microseconds of a start"
+            );
+            (running, recorded)
         });
         let running = match running {
             Ok(running) => running,
