@@ -292,6 +292,17 @@ pub fn set_rlimit(pid: i32, resource: u32, soft: Option<u64>, hard: Option<u64>)
     check(ret).map(drop)
 }
 
+/// Keeps the C library's heap of a program with many mostly idle threads small: few arenas, and freed memory given back
+/// early. Call it first, while there is one thread. See mallopt(3).
+pub fn keep_heap_small() {
+    // SAFETY: mallopt takes two integers and touches only the allocator's own state; no other thread allocates yet.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 256 << 10);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,16 +318,5 @@ mod tests {
         let other = std::thread::spawn(|| std::thread::sleep(std::time::Duration::from_millis(50)));
         assert_eq!(fork().unwrap_err().raw_os_error(), Some(libc::EBUSY));
         other.join().unwrap();
-    }
-}
-
-/// Keeps the C library's heap of a program with many mostly idle threads small: few arenas, and freed memory given back
-/// early. Call it first, while there is one thread. See mallopt(3).
-pub fn keep_heap_small() {
-    // SAFETY: mallopt takes two integers and touches only the allocator's own state; no other thread allocates yet.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 2);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 256 << 10);
     }
 }
