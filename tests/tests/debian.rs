@@ -25,6 +25,9 @@ fn debian_boots_to_a_running_system_and_reboots_from_inside() {
     let failed = daemon.api().exec("d1", &["systemctl", "--failed", "--no-legend", "--plain"]).unwrap().1;
     assert_eq!(failed, "", "failed units");
     assert_eq!(daemon.api().exec("d1", &["systemd-detect-virt", "--container"]).unwrap().1.trim(), "lxc");
+    // A login asks logind for a session, and logind must find the process in a group that it knows.
+    let login = daemon.api().exec("d1", &["timeout", "20", "su", "-l", "-c", "id -un"]).unwrap();
+    assert_eq!((login.0, login.1.trim()), (0, "root"), "{login:?}");
     let address = daemon.address_of("d1");
     assert_eq!(daemon.on_host(&["busybox", "ping", "-c", "1", "-W", "3", &address]).code, 0);
     assert_eq!(daemon.api().exec("d1", &["hostname"]).unwrap().1.trim(), "d1");

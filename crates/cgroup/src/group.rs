@@ -61,7 +61,12 @@ impl Group {
     }
 
     /// The v2 group to open for `CLONE_INTO_CGROUP`; `None` on a host with v1 only.
+    ///
+    /// On a hybrid host commands belong with the guest's own processes: a systemd inside tracks by this hierarchy, and
+    /// its logind never answers for a process that is outside of what it sees (`su -l` waits for two minutes). Nothing
+    /// forbids processes there, since v2 has no controllers that a guest could enable.
     pub fn v2_dir(&self, leaf: Leaf) -> Option<PathBuf> {
+        let leaf = if self.homes.v1.is_empty() { leaf } else { Leaf::Payload };
         Some(self.v2_base()?.join(leaf.dir_name()))
     }
 
