@@ -6,7 +6,7 @@
 //! ```text
 //! <parent>/<id>           the limits: only the host writes here
 //! <parent>/<id>/payload   the guest's init and all it starts; delegated, root of the guest's cgroup namespace
-//! <parent>/<id>/exec      commands brought in from outside (v2 only; on v1 they join <id> itself)
+//! <parent>/<id>/exec      commands brought in from outside (v2 alone; on v1 they join <id> itself, on hybrid the v2 payload)
 //! ```
 //!
 //! The `exec` leaf exists because of v2's "no internal processes" rule: once systemd inside enables controllers, nobody
