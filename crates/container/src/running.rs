@@ -13,7 +13,7 @@ use std::{
 
 use stapes_cgroup::Group;
 use stapes_instance::{
-    DriverError, Event, ExecHandle, ExecIo, ExecSpec, ExitStatus, FileReply, FileRequest, Limits, Running, Usage,
+    Asked, DriverError, Event, ExecHandle, ExecIo, ExecSpec, ExitStatus, FileReply, FileRequest, Limits, Running, Usage,
 };
 use stapes_model::InstanceId;
 use stapes_shim_api::{Exec, MAX_FRAME, Reply, Request, SHIM_SOCKET};
@@ -104,8 +104,13 @@ impl Running for Container {
         self.held.status.started_at
     }
 
-    fn request_shutdown(&self) -> Result<(), DriverError> {
-        process::pidfd_send_signal(self.held.pidfd.as_fd(), self.held.status.shutdown_signal).map_err(|error| {
+    fn request_shutdown(&self) -> Result<Asked, DriverError> {
+        let signal = self.held.status.shutdown_signal;
+        // A pid that was reaped and taken anew answers for a stranger; the pidfd below then answers ESRCH.
+        if !self.ended() && !process::heeds_signal(self.held.status.pid, signal).unwrap_or(true) {
+            return Ok(Asked::NotListening);
+        }
+        process::pidfd_send_signal(self.held.pidfd.as_fd(), signal).map(|()| Asked::Told).map_err(|error| {
             match error.raw_os_error() {
                 Some(3) => DriverError::NotRunning { id: self.id },
                 _ => DriverError::other(format!("failed to signal init of {}", self.id), error),

@@ -48,8 +48,9 @@ pub trait Running: Send + Sync {
     /// Seconds since 1970 at which it was started.
     fn started_at(&self) -> i64;
 
-    /// Asks init to power off (the signal that this init wants) and returns at once; the exit comes as an event.
-    fn request_shutdown(&self) -> Result<(), DriverError>;
+    /// Asks the guest to power off, in the way that it understands, and returns at once; the exit comes as an event.
+    /// Repeating it is safe.
+    fn request_shutdown(&self) -> Result<Asked, DriverError>;
 
     /// Kills everything inside and returns once init is reaped (bounded); an instance that is gone is success.
     fn kill(&self) -> Result<(), DriverError>;
@@ -95,6 +96,16 @@ pub enum Event {
     },
     /// The shim died. The instance may still run; `adopt` tells.
     ShimLost,
+}
+
+/// What became of a request to power off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Asked {
+    /// The guest has been told.
+    Told,
+    /// The guest does not listen yet, and the request would be lost: ask again a little later.
+    NotListening,
 }
 
 /// Why init ended. A pid namespace reports reboot(2) from inside as a signal of its init; see pid_namespaces(7).

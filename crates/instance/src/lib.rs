@@ -12,7 +12,7 @@ mod files;
 mod plan;
 
 pub use capability::{CAPABILITIES, Capability, Support, require};
-pub use driver::{Driver, Event, ExecHandle, ExecIo, ExecSpec, ExitReason, ExitStatus, Running, SpawnService};
+pub use driver::{Asked, Driver, Event, ExecHandle, ExecIo, ExecSpec, ExitReason, ExitStatus, Running, SpawnService};
 pub use error::DriverError;
 pub use files::{Access, Create, FileKind, FileMeta, FileReply, FileRequest, WriteMode};
 pub use plan::{DeviceNode, Link, Mount, Plan, Security};

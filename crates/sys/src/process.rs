@@ -227,6 +227,23 @@ pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
     check(libc::c_long::from(unsafe { libc::kill(pid, signal) })).map(drop)
 }
 
+/// Whether a process does anything of its own with `signal`: catches it, waits for it blocked, or ignores it on purpose.
+/// The kernel drops a signal that the init of a pid namespace leaves at its default (pid_namespaces(7)), so a signal
+/// that is sent before the program has set itself up is lost. Source: the masks of proc_pid_status(5).
+pub fn heeds_signal(pid: u32, signal: i32) -> io::Result<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    Ok(heeds(&status, signal))
+}
+
+fn heeds(status: &str, signal: i32) -> bool {
+    let bit = 1u64 << (signal - 1);
+    let masks = status.lines().filter_map(|line| {
+        let (name, mask) = line.split_once(':')?;
+        matches!(name, "SigBlk" | "SigIgn" | "SigCgt").then(|| u64::from_str_radix(mask.trim(), 16).unwrap_or(0))
+    });
+    masks.fold(0, |all, mask| all | mask) & bit != 0
+}
+
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
 
 #[repr(C)]
@@ -311,6 +328,19 @@ mod tests {
     fn every_kernel_limit_of_the_configuration_has_a_number() {
         assert_eq!(rlimit_by_name("nofile"), Some(7));
         assert_eq!(rlimit_by_name("nofiles"), None);
+    }
+
+    #[test]
+    fn a_signal_is_heeded_that_is_caught_blocked_or_ignored() {
+        let status = |blocked, ignored, caught| format!("SigBlk:\t{blocked}\nSigIgn:\t{ignored}\nSigCgt:\t{caught}\n");
+        let none = "0000000000000000";
+        let power_failure = "0000000020000000";
+        assert!(!heeds(&status(none, none, none), 30));
+        assert!(!heeds(&status(none, none, power_failure), 12));
+        for masks in [[power_failure, none, none], [none, power_failure, none], [none, none, power_failure]] {
+            assert!(heeds(&status(masks[0], masks[1], masks[2]), 30));
+        }
+        assert!(heeds(&status("7be3c0fe28014a03", none, none), 37), "systemd's own mask, its SIGRTMIN+3");
     }
 
     #[test]

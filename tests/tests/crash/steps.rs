@@ -203,7 +203,7 @@ fn tidy_up(world: &World) {
     for url in ["/1.0/profiles/p1", "/1.0/networks/net1", "/1.0/storage-pools/pool1", &imported_url(client)] {
         if world.exists(url) {
             let gone = client.request("DELETE", url, &Value::Null);
-            assert!(gone.is_acknowledged(), "{url} cannot be deleted: {gone:?}\n{}", world.daemon.log());
+            assert!(gone.is_acknowledged(), "{url} cannot be deleted: {gone:?}\n{}", world.daemon.log_tail());
         }
     }
 }
@@ -221,7 +221,7 @@ pub fn kill_at_every_step(pool: &str, verbs: &[Verb]) {
             assert!(step <= MOST_STEPS, "{} has more than {MOST_STEPS} steps", verb.name);
             let at = format!("{} killed at step {step}", verb.name);
             let prepared = (verb.before)(&world);
-            assert!(prepared.is_acknowledged(), "{at}: preparing: {prepared:?}\n{}", world.daemon.log());
+            assert!(prepared.is_acknowledged(), "{at}: preparing: {prepared:?}\n{}", world.daemon.log_tail());
             world.arm(step);
             let outcome = (verb.request)(&world.client);
             let died = world.has_died(&outcome);
@@ -241,7 +241,7 @@ pub fn kill_at_every_step(pool: &str, verbs: &[Verb]) {
             if world.daemon.init_of("steady") != steady {
                 wrong.push("the bystander was touched".to_owned());
             }
-            assert!(wrong.is_empty(), "{at}:\n  {}\n{}", wrong.join("\n  "), world.daemon.log());
+            assert!(wrong.is_empty(), "{at}:\n  {}\n{}", wrong.join("\n  "), world.daemon.log_tail());
             tidy_up(&world);
             if !died {
                 break;

@@ -289,7 +289,7 @@ pub fn storm(pool: &str, rounds: u64, abilities: Abilities) {
             wrong.is_empty(),
             "seed {seed}, round {round}, last verbs {last:?}:\n  {}\n{}",
             wrong.join("\n  "),
-            world.daemon.log()
+            world.daemon.log_tail()
         );
         for url in ["/1.0/profiles/px", "/1.0/networks/netx", "/1.0/storage-pools/poolx"] {
             if world.exists(url) {

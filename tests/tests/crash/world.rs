@@ -105,9 +105,9 @@ impl World {
         let plan = json!({ "driver": pool, "network": "stapesbr0" });
         let plan = if pool == "btrfs" { json!({ "size": "1GiB", "driver": pool }) } else { plan };
         let made = world.client.request("POST", "/internal/init", &plan);
-        assert!(made.is_acknowledged(), "{made:?}\n{}", world.daemon.log());
+        assert!(made.is_acknowledged(), "{made:?}\n{}", world.daemon.log_tail());
         let launched = world.client.request("POST", "/1.0/instances", &instance("steady", true));
-        assert!(launched.is_acknowledged(), "{launched:?}\n{}", world.daemon.log());
+        assert!(launched.is_acknowledged(), "{launched:?}\n{}", world.daemon.log_tail());
         world
     }
 

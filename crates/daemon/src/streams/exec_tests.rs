@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::SinkExt;
 use stapes_engine::live::LiveInstance;
-use stapes_instance::{DriverError, Event, ExecSpec, ExitStatus, FileReply, FileRequest, Running};
+use stapes_instance::{Asked, DriverError, Event, ExecSpec, ExitStatus, FileReply, FileRequest, Running};
 use stapes_model::{InstanceId, Limits, Usage};
 use tokio::{io::DuplexStream, sync::oneshot};
 use tokio_tungstenite::{
@@ -100,8 +100,8 @@ impl Running for Handle {
     fn started_at(&self) -> i64 {
         0
     }
-    fn request_shutdown(&self) -> std::result::Result<(), DriverError> {
-        Ok(())
+    fn request_shutdown(&self) -> std::result::Result<Asked, DriverError> {
+        Ok(Asked::Told)
     }
     fn kill(&self) -> std::result::Result<(), DriverError> {
         Ok(())

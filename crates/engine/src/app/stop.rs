@@ -1,13 +1,24 @@
 //! Stopping and restarting.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use serde_json::json;
+use stapes_instance::{Asked, DriverError};
 use stapes_model::{InstanceId, InstanceName, ProjectName, state::Request};
 
 use crate::{Engine, Error, Result, events::Requestor, live::LiveInstance, operations::Operation, records};
 
 use super::{create::lock_name, task};
+
+/// Pauses between two requests to a guest that is too young to hear them.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// How to make an instance end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,22 +96,46 @@ impl Engine {
     }
 
     async fn shut_down(&self, live: &Arc<LiveInstance>, patience: Option<Duration>) -> Result<()> {
-        let running = Arc::clone(&live.running);
         if live.status() == stapes_model::state::Status::Frozen {
             return Err(Error::Refused("The instance is frozen; resume it first, or stop it with --force".to_owned()));
         }
-        self.lanes.fast(move || Ok(running.request_shutdown()?)).await?;
-        let exited = live.exited();
-        let Some(patience) = patience else {
-            exited.await;
-            return Ok(());
+        let told = AtomicBool::new(false);
+        let exited = async {
+            tokio::select! {
+                biased;
+                () = async { live.exited().await; } => Ok(()),
+                error = self.ask_until_told(live, &told) => Err(error),
+            }
         };
-        tokio::time::timeout(patience, exited).await.map(drop).map_err(|_| {
-            Error::Refused(format!(
-                "the instance did not shut down within {} s and still runs; stop it with --force, or look at its console",
-                patience.as_secs()
-            ))
+        let Some(patience) = patience else { return exited.await };
+        tokio::time::timeout(patience, exited).await.unwrap_or_else(|_| {
+            let seconds = patience.as_secs();
+            let why = if told.load(Ordering::Relaxed) {
+                format!("the instance did not shut down within {seconds} s and still runs")
+            } else {
+                format!("the instance still runs: its init did not listen for a shutdown request within {seconds} s")
+            };
+            Err(Error::Refused(format!("{why}; stop it with --force, or look at its console")))
         })
+    }
+
+    /// Asks the guest to power off, again and again while it is too young to hear it. Returns only with an error.
+    async fn ask_until_told(&self, live: &Arc<LiveInstance>, told: &AtomicBool) -> Error {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let running = Arc::clone(&live.running);
+            match self.lanes.fast(move || Ok(running.request_shutdown()?)).await {
+                Ok(Asked::Told) => {
+                    told.store(true, Ordering::Relaxed);
+                    std::future::pending::<()>().await;
+                }
+                Ok(Asked::NotListening) => tokio::time::sleep(pause).await,
+                // It ended in the meantime, and its exit is on the way.
+                Err(Error::Driver(DriverError::NotRunning { .. })) => std::future::pending().await,
+                Err(error) => return error,
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 
     /// How long a shutdown of the host waits for this instance.

@@ -16,8 +16,8 @@ use chrono::{DateTime, Duration, Utc};
 use rustix::event::{EventfdFlags, eventfd};
 use stapes_engine::{HostNetwork, World};
 use stapes_instance::{
-    Driver, DriverError, Event, ExecHandle, ExecIo, ExecSpec, ExitReason, ExitStatus, FileReply, FileRequest, Limits,
-    Plan, Running, SpawnService, Usage,
+    Asked, Driver, DriverError, Event, ExecHandle, ExecIo, ExecSpec, ExitReason, ExitStatus, FileReply, FileRequest,
+    Limits, Plan, Running, SpawnService, Usage,
 };
 use stapes_model::{InstanceId, InstanceType};
 use stapes_network::{Bridge, NetworkError};
@@ -27,16 +27,20 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What a fake guest does when it is asked to power off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub enum Manners {
+    #[default]
     Obeys,
     Ignores,
+    /// It hears nothing of the first requests, as an init that has not set itself up.
+    WakesLate,
 }
 
 pub struct FakeRunning {
     pub plan: Plan,
     pub limits: Mutex<Vec<Limits>>,
     manners: Manners,
+    asked: AtomicU64,
     alive: AtomicBool,
     frozen: AtomicBool,
     events: Mutex<VecDeque<Event>>,
@@ -49,6 +53,7 @@ impl FakeRunning {
             plan: plan.clone(),
             limits: Mutex::default(),
             manners,
+            asked: AtomicU64::new(0),
             alive: AtomicBool::new(true),
             frozen: AtomicBool::new(false),
             events: Mutex::default(),
@@ -96,11 +101,14 @@ impl Running for FakeRunning {
         0
     }
 
-    fn request_shutdown(&self) -> Result<(), DriverError> {
-        if self.manners == Manners::Obeys {
-            self.halt();
+    fn request_shutdown(&self) -> Result<Asked, DriverError> {
+        match self.manners {
+            Manners::Obeys => self.halt(),
+            Manners::WakesLate if self.asked.fetch_add(1, Ordering::SeqCst) < 3 => return Ok(Asked::NotListening),
+            Manners::WakesLate => self.halt(),
+            Manners::Ignores => {}
         }
-        Ok(())
+        Ok(Asked::Told)
     }
 
     fn kill(&self) -> Result<(), DriverError> {
@@ -176,7 +184,8 @@ pub struct FakeDriver {
     /// Names in the order of their starts.
     pub starts: Mutex<Vec<String>>,
     pub broken: AtomicBool,
-    pub rude: AtomicBool,
+    /// Of the guests that are started from now on.
+    pub manners: Mutex<Manners>,
 }
 
 impl FakeDriver {
@@ -207,7 +216,7 @@ impl Driver for FakeDriver {
         }
         let mut running = lock(&self.running);
         assert!(!running.get(&plan.id).is_some_and(|guest| guest.is_alive()), "{} runs already", plan.name);
-        let manners = if self.rude.load(Ordering::SeqCst) { Manners::Ignores } else { Manners::Obeys };
+        let manners = *lock(&self.manners);
         let guest = FakeRunning::new(plan, manners);
         running.insert(plan.id, Arc::clone(&guest));
         lock(&self.starts).push(plan.name.to_string());

@@ -3,7 +3,11 @@ use std::{sync::atomic::Ordering, time::Duration};
 use stapes_engine::app::{CreateInstance, StopMode};
 use stapes_model::state::Status;
 
-use crate::{Host, done, fake::until, name, project, refused};
+use crate::{
+    Host, done,
+    fake::{Manners, lock, until},
+    name, project, refused,
+};
 
 const GRACEFUL: StopMode = StopMode::Graceful { patience: Some(Duration::from_secs(5)) };
 
@@ -79,7 +83,7 @@ async fn a_frozen_instance_is_thawed_or_killed_but_not_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_second_of_two_verbs_is_told_who_holds_the_instance() {
     let host = Host::new().await;
-    host.driver.rude.store(true, Ordering::SeqCst);
+    *lock(&host.driver.manners) = Manners::Ignores;
     host.launch("c1").await;
     let patience = Some(Duration::from_millis(150));
     let stop = host.engine.stop_instance(&project(), &name("c1"), StopMode::Graceful { patience }, None);
@@ -91,6 +95,16 @@ async fn the_second_of_two_verbs_is_told_who_holds_the_instance() {
     assert!(late.contains("did not shut down within"), "{late}");
     assert_eq!(host.status("c1"), Status::Running, "an unanswered request leaves it running");
     host.stop("c1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_is_too_young_to_listen_is_asked_again() {
+    let host = Host::new().await;
+    *lock(&host.driver.manners) = Manners::WakesLate;
+    host.launch("c1").await;
+    let patience = Some(Duration::from_secs(20));
+    done(host.engine.stop_instance(&project(), &name("c1"), StopMode::Graceful { patience }, None)).await;
+    assert_eq!(host.status("c1"), Status::Stopped);
 }
 
 #[tokio::test(flavor = "multi_thread")]
