@@ -223,14 +223,19 @@ impl Running for Container {
             Ok(None) | Err(_) => Event::ShimLost,
         };
         match event {
-            Event::Exited { .. } => {
-                self.over.store(true, Ordering::Relaxed);
-                let _ = self.ask("", &Request::AcknowledgeExit, &[], PATIENCE);
-                self.inner.clean_later(self.id, self.run);
-            }
-            Event::ShimLost => self.over.store(true, Ordering::Relaxed),
+            Event::Exited { .. } | Event::ShimLost => self.over.store(true, Ordering::Relaxed),
             Event::ExecExited { .. } => {}
         }
         Some(event)
+    }
+
+    fn acknowledge_exit(&self) {
+        let asked = self.ask("", &Request::AcknowledgeExit, &[], PATIENCE);
+        if asked.is_err() {
+            // Its socket may have been removed with the instance. The answer is one event too many, and nobody reads it.
+            let request = stapes_shim_api::encode(&Request::AcknowledgeExit);
+            let _ = socket::send(self.events.as_fd(), &request, &[], false);
+        }
+        self.inner.clean_later(self.id, self.run);
     }
 }

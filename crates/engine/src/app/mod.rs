@@ -32,6 +32,7 @@ pub use exec::{ExecCommand, ExecOutput, ExecTarget, exec_failed};
 pub use images::{ImageEdit, ImportedImage};
 pub use init::InitPlan;
 pub use instances::{Expanded, InstanceEdit};
+pub(crate) use start::REBOOT;
 pub use state::{AddressState, InstanceState, NicState};
 pub use stop::StopMode;
 

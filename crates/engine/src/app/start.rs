@@ -20,6 +20,10 @@ use crate::{
 
 use super::{create::lock_name, instance_url, task};
 
+/// The journal's word for a start that an instance asked for from inside; `id` says which. Its shim is let go only after
+/// this: one of the two tells the next daemon.
+pub(crate) const REBOOT: &str = "reboot";
+
 impl Engine {
     /// Starts a stopped instance.
     pub fn start_instance(
@@ -28,6 +32,16 @@ impl Engine {
         name: &InstanceName,
         requestor: Option<Requestor>,
     ) -> Result<Operation> {
+        self.begin_start(project, name, requestor, false)
+    }
+
+    fn begin_start(
+        self: &Arc<Self>,
+        project: &ProjectName,
+        name: &InstanceName,
+        requestor: Option<Requestor>,
+        rebooted: bool,
+    ) -> Result<Operation> {
         let instance = self.instance(project, name)?;
         let held = self.locks.take("instance", &lock_name(project, name), "start")?;
         self.check_state(&instance, Request::Start)?;
@@ -35,6 +49,9 @@ impl Engine {
         let (engine, project, name) = (Arc::clone(self), project.clone(), name.clone());
         Ok(self.operations.run(spec, move |operation| async move {
             let _held = held;
+            if rebooted {
+                operation.intent(REBOOT, &json!({ "id": instance.id }), false)?;
+            }
             engine.start_held(&operation, &project, &name, requestor.as_ref()).await
         }))
     }
@@ -149,6 +166,7 @@ impl Engine {
         self.live.remove(&id);
         tracing::info!(instance = %id, ?exit, "instance ended");
         let Some(instance) = self.index.read().instances.get(&id).cloned() else {
+            live.running.acknowledge_exit();
             live.announce(exit);
             return;
         };
@@ -157,22 +175,33 @@ impl Engine {
         let holder = self.locks.holder("instance", &lock_name(&instance.project, &instance.name));
         let stopped = matches!(holder, Some("stop" | "restart"));
         let reboot = exit.reason == ExitReason::Reboot && !stopped;
-        if !reboot && holder != Some("restart") {
-            let engine = Arc::clone(self);
-            let recorded = self.lanes.fast(move || engine.record_power(&id, false)).await;
-            if let Err(error) = recorded {
-                tracing::warn!(instance = %id, error = crate::chain(&error), "the power state was not recorded");
-            }
+        if !reboot {
+            self.settle_end(id, live, holder != Some("restart")).await;
         }
         live.announce(exit);
         if reboot {
             self.told(&id, "instance-restarted", None);
-            self.start_again(&instance).await;
+            if !self.start_again(&instance).await {
+                self.settle_end(id, live, true).await;
+            }
         } else {
             self.told(&id, if stopped { "instance-stopped" } else { "instance-shutdown" }, None);
             if instance.ephemeral && !stopped {
                 self.delete_ephemeral(&instance).await;
             }
+        }
+    }
+
+    /// Writes the end down, if it is one for the record, and lets the shim go that would tell the next daemon of it.
+    async fn settle_end(self: &Arc<Self>, id: InstanceId, live: &Arc<LiveInstance>, record: bool) {
+        let (engine, running) = (Arc::clone(self), Arc::clone(&live.running));
+        let settled = self.lanes.fast(move || {
+            let recorded = if record { engine.record_power(&id, false) } else { Ok(()) };
+            running.acknowledge_exit();
+            recorded
+        });
+        if let Err(error) = settled.await {
+            tracing::warn!(instance = %id, error = crate::chain(&error), "the power state was not recorded");
         }
     }
 
@@ -188,8 +217,9 @@ impl Engine {
         begin()
     }
 
-    async fn start_again(self: &Arc<Self>, instance: &records::Instance) {
-        let started = self.when_free(|| self.start_instance(&instance.project, &instance.name, None)).await;
+    /// Starts an instance that asked for it from inside; whether it runs.
+    pub(crate) async fn start_again(self: &Arc<Self>, instance: &records::Instance) -> bool {
+        let started = self.when_free(|| self.begin_start(&instance.project, &instance.name, None, true)).await;
         let outcome = match started {
             Ok(operation) => operation.finished().await.err,
             Err(error) => crate::chain(&error),
@@ -197,6 +227,7 @@ impl Engine {
         if !outcome.is_empty() {
             tracing::error!(instance = %instance.id, error = outcome, "it asked to be restarted and could not be started");
         }
+        outcome.is_empty()
     }
 
     pub(crate) async fn delete_ephemeral(self: &Arc<Self>, instance: &records::Instance) {

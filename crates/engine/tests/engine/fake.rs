@@ -39,6 +39,7 @@ pub struct FakeRunning {
     manners: Manners,
     alive: AtomicBool,
     frozen: AtomicBool,
+    acknowledged: AtomicBool,
     events: Mutex<VecDeque<Event>>,
     wakeup: OwnedFd,
 }
@@ -51,6 +52,7 @@ impl FakeRunning {
             manners,
             alive: AtomicBool::new(true),
             frozen: AtomicBool::new(false),
+            acknowledged: AtomicBool::new(false),
             events: Mutex::default(),
             wakeup: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).unwrap(),
         })
@@ -72,6 +74,11 @@ impl FakeRunning {
     /// It is gone, and nobody is told.
     pub fn lose_power(&self) {
         self.alive.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether its shim was let go.
+    pub fn is_acknowledged(&self) -> bool {
+        self.acknowledged.load(Ordering::SeqCst)
     }
 
     pub fn halt(&self) {
@@ -162,6 +169,10 @@ impl Running for FakeRunning {
             let _ = rustix::io::read(&self.wakeup, &mut [0u8; 8]);
         }
         events.pop_front()
+    }
+
+    fn acknowledge_exit(&self) {
+        self.acknowledged.store(true, Ordering::SeqCst);
     }
 }
 

@@ -138,6 +138,23 @@ async fn a_reboot_from_inside_starts_it_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_end_is_acknowledged_once_it_is_recorded_and_a_reboot_once_it_failed() {
+    let host = Host::new().await;
+    host.launch("c1").await;
+    let guest = host.driver.guest("c1");
+    guest.halt();
+    until("acknowledged", || guest.is_acknowledged()).await;
+    assert_eq!(host.value("c1", "volatile.last_state.power"), "STOPPED");
+    host.start("c1").await;
+    let guest = host.driver.guest("c1");
+    host.driver.broken.store(true, Ordering::SeqCst);
+    guest.reboot();
+    until("acknowledged", || guest.is_acknowledged()).await;
+    assert_eq!(host.value("c1", "volatile.last_state.power"), "STOPPED");
+    assert_eq!(host.status("c1"), Status::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failed_start_leaves_it_stopped_and_says_which_step() {
     let host = Host::new().await;
     host.create("c1").await;
