@@ -197,7 +197,15 @@ impl Running for Container {
     }
 
     fn update_limits(&self, limits: &Limits) -> Result<(), DriverError> {
-        self.group.apply(limits).map_err(|error| self.group_error("limit", error))
+        self.group.apply(limits).map_err(|error| self.group_error("limit", error))?;
+        if self.ended() {
+            return Err(DriverError::NotRunning { id: self.id });
+        }
+        // Of init and what it starts from now on; what runs inside may have set its own.
+        let path = format!("/proc/{}/oom_score_adj", self.held.status.pid);
+        std::fs::write(path, limits.oom_score_adj.unwrap_or(0).to_string()).map_err(|error| {
+            DriverError::other(format!("failed to set limits.memory.oom_priority of {}", self.id), error)
+        })
     }
 
     fn usage(&self) -> Result<Usage, DriverError> {

@@ -38,7 +38,6 @@ pub fn routes() -> Vec<Route> {
             answer Vec<api::InstanceSnapshot> => snapshots),
         route!(GET "/1.0/instances/{name}/backups" ViewInstances "List an instance's backups",
             answer Vec<String> => snapshots),
-        route!(GET "/1.0/instances/{name}/logs" ViewInstances "List an instance's logs", answer Vec<String> => snapshots),
     ]
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use stapes_image::metadata::Trigger;
-use stapes_instance::ExitReason;
+use stapes_instance::{ExitReason, ExitStatus};
 use stapes_model::{
     InstanceId, InstanceName, ProjectName,
     state::{Request, Verdict, decide},
@@ -78,8 +78,13 @@ impl Engine {
             .fast(move || {
                 let instance = engine.instance(&project, &name)?;
                 engine.check_state(&instance, Request::Start)?;
-                task.intent("start", &json!({ "id": instance.id }), false)?;
-                let live = engine.start_now(&instance)?;
+                let id = instance.id;
+                task.intent("start", &json!({ "id": id }), false)?;
+                let started =
+                    engine.fit_ids(instance).and_then(|instance| Ok((engine.start_now(&instance)?, instance)));
+                let (live, instance) = started.inspect_err(|error| {
+                    engine.note_log(&id, &format!("failed to start: {}", crate::chain(error)));
+                })?;
                 task.step("running", false)?;
                 Ok((instance.id, live))
             })
@@ -176,13 +181,13 @@ impl Engine {
         let stopped = matches!(holder, Some("stop" | "restart"));
         let reboot = exit.reason == ExitReason::Reboot && !stopped;
         if !reboot {
-            self.settle_end(id, live, holder != Some("restart")).await;
+            self.settle_end(id, live, (holder != Some("restart")).then_some(exit)).await;
         }
         live.announce(exit);
         if reboot {
             self.told(&id, "instance-restarted", None);
             if !self.start_again(&instance).await {
-                self.settle_end(id, live, true).await;
+                self.settle_end(id, live, Some(exit)).await;
             }
         } else {
             self.told(&id, if stopped { "instance-stopped" } else { "instance-shutdown" }, None);
@@ -193,10 +198,13 @@ impl Engine {
     }
 
     /// Writes the end down, if it is one for the record, and lets the shim go that would tell the next daemon of it.
-    async fn settle_end(self: &Arc<Self>, id: InstanceId, live: &Arc<LiveInstance>, record: bool) {
+    async fn settle_end(self: &Arc<Self>, id: InstanceId, live: &Arc<LiveInstance>, record: Option<Exit>) {
         let (engine, running) = (Arc::clone(self), Arc::clone(&live.running));
         let settled = self.lanes.fast(move || {
-            let recorded = if record { engine.record_power(&id, false) } else { Ok(()) };
+            let recorded = record.map_or(Ok(()), |exit| {
+                engine.note_log(&id, &format!("ended: {}", told_exit(exit)));
+                engine.record_power(&id, false)
+            });
             running.acknowledge_exit();
             recorded
         });
@@ -281,5 +289,19 @@ impl Engine {
         let Some(instance) = self.index.read().instances.get(id).cloned() else { return };
         let url = instance_url(&instance.project, &instance.name);
         self.events.lifecycle(instance.project.as_str(), action, &url, requestor, Value::Null);
+    }
+}
+
+/// In words for the instance's log.
+fn told_exit(exit: Exit) -> String {
+    let reason = match exit.reason {
+        ExitReason::Halt => "power-off from inside",
+        ExitReason::Reboot => "reboot from inside",
+        ExitReason::Killed => "killed",
+    };
+    match exit.status {
+        ExitStatus::Code(code) => format!("{reason}, init's exit code was {code}"),
+        ExitStatus::Signal(signal) => format!("{reason}, init ended by signal {signal}"),
+        ExitStatus::Unknown => format!("{reason}, how init ended is not known"),
     }
 }

@@ -195,3 +195,23 @@ async fn a_shutdown_of_the_host_stops_all_and_remembers_what_ran() {
     assert_eq!(host.value("c1", "volatile.last_state.power"), "RUNNING");
     assert_eq!(host.value("c3", "volatile.last_state.power"), "STOPPED");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_range_grows_at_a_start_and_its_old_blocks_are_free_again() {
+    let host = Host::new().await;
+    host.create("c1").await;
+    let before = host.instance("c1").ids.unwrap();
+    host.edit("c1", |edit| drop(edit.config.insert("security.nesting".into(), "true".into()))).unwrap();
+    host.start("c1").await;
+    let after = host.instance("c1").ids.unwrap();
+    assert_eq!((before.size, after.size), (65_536, 4 * 65_536));
+    assert_eq!(host.value("c1", "volatile.idmap.base"), after.base.to_string());
+    let ranges = || host.claims().into_iter().filter(|claim| claim.starts_with("claim/id-range/")).count();
+    assert_eq!(ranges(), 4);
+    host.stop("c1").await;
+    host.start("c1").await;
+    assert_eq!(host.instance("c1").ids.unwrap(), after);
+    host.stop("c1").await;
+    host.delete("c1").await;
+    assert_eq!(ranges(), 0);
+}
