@@ -1,11 +1,6 @@
 //! Making the kernel agree with a [`Bridge`].
 
-use std::{
-    collections::BTreeSet,
-    io,
-    net::IpAddr,
-    path::PathBuf,
-};
+use std::{collections::BTreeSet, io, net::IpAddr, path::PathBuf};
 
 use stapes_model::NetworkName;
 use stapes_sys::netlink::{self, BridgeSpec, LinkInfo, NeighbourSpec, Netlink, RouteSpec, Scope};
