@@ -88,6 +88,10 @@ impl Shim {
             }
             Request::AcknowledgeExit => {
                 self.leave = self.held()?.status.exited.is_some();
+                if self.leave {
+                    // Before the answer: the next run of this instance listens at the same place.
+                    self.withdraw();
+                }
                 now(Reply::Done)
             }
         }

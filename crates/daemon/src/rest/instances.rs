@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use stapes_api as api;
 use stapes_engine::{
@@ -38,7 +39,6 @@ pub fn routes() -> Vec<Route> {
             answer Vec<api::InstanceSnapshot> => snapshots),
         route!(GET "/1.0/instances/{name}/backups" ViewInstances "List an instance's backups",
             answer Vec<String> => snapshots),
-        route!(GET "/1.0/instances/{name}/logs" ViewInstances "List an instance's logs", answer Vec<String> => snapshots),
     ]
 }
 
@@ -221,6 +221,15 @@ async fn patch(mut context: Context) -> Result {
     let engine = Arc::clone(&context.engine);
     context.engine.lanes.fast(move || engine.update_instance(&instance, edit)).await?;
     Ok(Reply::empty())
+}
+
+/// What a PATCH makes of an object: the body laid over what is `writable` now, if that is still what the caller has read.
+pub(super) async fn patched<T: DeserializeOwned>(context: &mut Context, writable: &impl Serialize) -> Result<T> {
+    let body: Value = context.json().await?;
+    let mut merged = to_value(writable)?;
+    context.check_etag(&etag(&merged)?)?;
+    merge(&mut merged, &body);
+    serde_json::from_value(merged).map_err(|error| ApiError::bad_request(format!("the request's body: {error}")))
 }
 
 /// Objects are merged one level deep (`config`, `devices`), everything else is replaced.
