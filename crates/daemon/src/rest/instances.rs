@@ -93,7 +93,10 @@ async fn states(
 ) -> Result<Vec<api::InstanceState>> {
     let engine = Arc::clone(&context.engine);
     let instances = instances.to_vec();
-    let work = move || engine.states(instances.iter().map(|(instance, expanded)| (&*instance.value, expanded)));
+    let work = move || {
+        let instances: Vec<_> = instances.iter().map(|(instance, expanded)| (&*instance.value, expanded)).collect();
+        engine.states(&instances)
+    };
     Ok(context.engine.lanes.fast(work).await?.iter().map(convert::state).collect())
 }
 
