@@ -19,6 +19,9 @@ use crate::{
     records,
 };
 
+/// Shims that are asked at the same time.
+const ADOPTERS: usize = 4;
+
 /// What a start found and did, for the log.
 #[derive(Debug, Default)]
 pub struct Reconciled {
@@ -146,7 +149,15 @@ impl Engine {
                 None
             }
         };
-        let adopted: Vec<_> = ids.iter().filter_map(adopt).collect();
+        // Each is a conversation with its shim: while one answers, another is asked.
+        let share = ids.len().div_ceil(ADOPTERS).max(1);
+        let adopted: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = ids
+                .chunks(share)
+                .map(|part| scope.spawn(move || part.iter().filter_map(adopt).collect::<Vec<_>>()))
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+        });
         let was_up = self.was_up();
         for id in &ids {
             let runs = self.live.get(id).is_some();
