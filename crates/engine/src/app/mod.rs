@@ -34,6 +34,7 @@ pub use init::InitPlan;
 pub use instances::{Expanded, InstanceEdit};
 pub use state::{AddressState, InstanceState, NicState};
 pub use stop::StopMode;
+pub(crate) use templates::KnownMetadata;
 
 use std::collections::BTreeMap;
 
