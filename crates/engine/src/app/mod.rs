@@ -37,6 +37,7 @@ pub use instances::{Expanded, InstanceEdit};
 pub(crate) use start::REBOOT;
 pub use state::{AddressState, InstanceState, NicState};
 pub use stop::StopMode;
+pub(crate) use templates::KnownMetadata;
 
 use std::collections::BTreeMap;
 
