@@ -43,6 +43,8 @@ pub struct Container {
     pub(crate) events: OwnedFd,
     /// One connection that is kept open between requests; further ones are made as callers overlap.
     pub(crate) idle: Mutex<Option<Connection>>,
+    /// Its shim and groups may serve another instance after it.
+    pub(crate) reusable: bool,
     pub(crate) over: AtomicBool,
 }
 
@@ -225,8 +227,9 @@ impl Running for Container {
         match event {
             Event::Exited { .. } => {
                 self.over.store(true, Ordering::Relaxed);
-                let _ = self.ask("", &Request::AcknowledgeExit, &[], PATIENCE);
-                self.inner.clean_later(self.id, self.run);
+                let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let shim = idle.or_else(|| Connection::open(&self.run_dir, SHIM_SOCKET).ok().flatten());
+                self.inner.clean_later(self.id, self.run, shim, self.reusable);
             }
             Event::ShimLost => self.over.store(true, Ordering::Relaxed),
             Event::ExecExited { .. } => {}
