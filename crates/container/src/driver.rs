@@ -24,7 +24,7 @@ use crate::{
     registry::{Held, Registry},
     render::{self, Host},
     running::Container,
-    warm::{Maker, PREFIX, Pool, Warm, join_files},
+    warm::{Maker, PREFIX, Place, Pool, Warm, join_files},
     wire::{AskError, Connection},
 };
 
@@ -105,24 +105,77 @@ impl Inner {
         group.remove()
     }
 
-    /// Removes the groups of an ended run on a thread of its own.
-    pub fn clean_later(self: &Arc<Self>, id: InstanceId, run: u64) {
+    /// Acknowledges the end of a run and puts its groups away, on a thread of its own: as a spare where that is possible,
+    /// else they are removed.
+    pub fn clean_later(self: &Arc<Self>, id: InstanceId, run: u64, shim: Option<Connection>, reusable: bool) {
         if !self.registry.begin_cleaning(id, run) {
             return;
         }
         let inner = Arc::clone(self);
         std::thread::spawn(move || {
-            if let Err(error) = inner.clean(id) {
+            let place = if reusable { inner.pool.place() } else { None };
+            let kept = match (shim, place) {
+                (Some(shim), Some(place)) => inner.reuse(id, shim, place),
+                (Some(shim), None) => {
+                    drop(shim.ask::<_, Reply>(&Request::AcknowledgeExit, &[], PATIENCE));
+                    false
+                }
+                (None, _) => false,
+            };
+            if !kept {
+                if let Err(error) = inner.clean(id) {
+                    tracing::warn!(%id, error = &error as &dyn std::error::Error, "control groups stay behind");
+                }
+                inner.registry.end_cleaning(id);
+            }
+        });
+    }
+
+    /// Makes a spare of the shim and the groups of an ended run; its id is free as soon as they have another name. False,
+    /// with everything still under its old name, when it cannot be.
+    fn reuse(&self, id: InstanceId, shim: Connection, place: Place<'_>) -> bool {
+        // A frozen embryo does not answer its shim.
+        let _ = self.cgroups.group(id.as_str()).thaw();
+        if !matches!(shim.ask(&Request::Reuse, &[], PATIENCE), Ok((Reply::Done, _))) {
+            drop(shim.ask::<_, Reply>(&Request::AcknowledgeExit, &[], PATIENCE));
+            return false;
+        }
+        // The embryo alone.
+        if !self.cgroups.group(id.as_str()).pids().is_ok_and(|pids| pids.len() == 1) {
+            return false;
+        }
+        let group = match self.cgroups.retire(id.as_str(), &place.name()) {
+            Ok(group) => group,
+            Err(error) => {
+                tracing::debug!(%id, error = &error as &dyn std::error::Error, "control groups are not kept");
+                return false;
+            }
+        };
+        self.registry.end_cleaning(id);
+        let renewed = group.renew();
+        if let Err(error) = &renewed {
+            tracing::debug!(%id, error = error as &dyn std::error::Error, "control groups are not kept");
+        }
+        let warm = Warm { group: group.name().to_owned(), control: shim };
+        let refused = match renewed {
+            Ok(()) => place.put(warm).err(),
+            Err(_) => Some(warm),
+        };
+        if let Some(warm) = refused {
+            drop(warm);
+            if let Err(error) = group.kill().and_then(|()| group.remove()) {
                 tracing::warn!(%id, error = &error as &dyn std::error::Error, "control groups stay behind");
             }
-            inner.registry.end_cleaning(id);
-        });
+        }
+        true
     }
 
     fn run(self: &Arc<Self>, plan: &Plan, warm: &Warm, group: &Group) -> Result<Arc<dyn Running>, DriverError> {
         let id = plan.id;
+        let begun = std::time::Instant::now();
         let mut start = render::start(plan, &self.host)?;
         render::place(&mut start, group);
+        let rendered = begun.elapsed();
         let limited = |error| start_error(id, "failed to set its limits", error);
         group.delegate(plan.idmap.root()).map_err(limited)?;
         group.apply_to_new(&plan.limits).map_err(limited)?;
@@ -131,9 +184,21 @@ impl Inner {
         }
         let directories = v2_directories(group).map_err(|error| start_error(id, "failed to open its groups", error))?;
         let fds: Vec<_> = directories.iter().map(AsFd::as_fd).collect();
+        let prepared = begun.elapsed();
         let reply = warm.control.ask(&Request::Start(Box::new(start)), &fds, START_PATIENCE);
+        tracing::debug!(
+            %id,
+            render = rendered.as_micros(),
+            groups = (prepared - rendered).as_micros(),
+            shim = (begun.elapsed() - prepared).as_micros(),
+            "microseconds of a driver's work"
+        );
         match reply {
-            Ok((Reply::Status(status), fds)) => Ok(self.handle(id, &plan.run_dir, status, fds, None)?),
+            // Root of a privileged instance can write where it would leave things for the next one.
+            Ok((Reply::Status(status), fds)) => {
+                let reusable = status.remembered.ids.is_some();
+                Ok(self.handle(id, &plan.run_dir, status, fds, None, reusable)?)
+            }
             Ok((Reply::Failed(failure), _)) => Err(DriverError::Start { id, step: failure.message, source: None }),
             Ok(_) => Err(DriverError::Start { id, step: "its shim gave a strange answer".to_owned(), source: None }),
             Err(AskError::Silent { seconds }) => Err(DriverError::ShimSilent { seconds }),
@@ -141,7 +206,8 @@ impl Inner {
         }
     }
 
-    /// A handle from a status and the duplicates of pidfd and console.
+    /// A handle from a status and the duplicates of pidfd and console. `reusable` is a shim that this driver forked: one
+    /// that it found may be of an earlier build, and should not live for ever.
     fn handle(
         self: &Arc<Self>,
         id: InstanceId,
@@ -149,6 +215,7 @@ impl Inner {
         status: Status,
         fds: Vec<OwnedFd>,
         idle: Option<Connection>,
+        reusable: bool,
     ) -> Result<Arc<dyn Running>, DriverError> {
         let mut fds = fds.into_iter();
         let pidfd = fds.next().ok_or(DriverError::ShimGone { id })?;
@@ -167,6 +234,7 @@ impl Inner {
             group: self.cgroups.group(id.as_str()),
             events: events.0,
             idle: Mutex::new(idle),
+            reusable,
             over: AtomicBool::new(false),
         }))
     }
@@ -180,7 +248,7 @@ impl Inner {
     ) -> Result<Arc<dyn Running>, DriverError> {
         let failed = |error: AskError| DriverError::other(format!("failed to replace the shim of {id}"), error);
         let group = self.cgroups.group(id.as_str());
-        let control = self.nursery.fork_shim(Vec::new(), join_files(&group, Leaf::Exec))?;
+        let control = self.nursery.fork_shim(join_files(&group))?;
         let directories = v2_directories(&group).map_err(|error| failed(AskError::Io(error)))?;
         let takeover = Takeover { status: held.status.clone(), v2_directories: !directories.is_empty() };
         let fds: Vec<BorrowedFd<'_>> = [Some(held.pidfd.as_fd()), held.console.as_ref().map(AsFd::as_fd)]
@@ -189,7 +257,7 @@ impl Inner {
             .chain(directories.iter().map(AsFd::as_fd))
             .collect();
         match control.ask(&Request::Takeover(Box::new(takeover)), &fds, PATIENCE).map_err(failed)? {
-            (Reply::Status(status), fds) => self.handle(id, run_dir, status, fds, Some(control)),
+            (Reply::Status(status), fds) => self.handle(id, run_dir, status, fds, Some(control), false),
             (Reply::Failed(failure), _) => Err(convert::failure(id, "", failure)),
             _ => Err(DriverError::ShimGone { id }),
         }
@@ -265,13 +333,15 @@ impl Driver for ContainerDriver {
     fn adopt(&self, id: &InstanceId, run_dir: &Path) -> Result<Option<Arc<dyn Running>>, DriverError> {
         let (inner, id) = (&self.inner, *id);
         let failed = |error: io::Error| DriverError::other(format!("failed to reach the shim of {id}"), error);
+        // An end that this driver has told is acknowledged by then.
+        inner.registry.wait_for_cleaning(&id);
         if let Some(connection) = Connection::open(run_dir, SHIM_SOCKET).map_err(failed)? {
             let ask = |request| connection.ask::<_, Reply>(&request, &[], PATIENCE);
             let greeted = ask(Request::Hello { version: VERSION }).is_ok();
             if let (true, Ok((Reply::Status(status), _))) = (greeted, ask(Request::Status))
                 && let Ok((Reply::Descriptors, fds)) = ask(Request::Duplicates)
             {
-                return inner.handle(id, run_dir, status, fds, Some(connection)).map(Some);
+                return inner.handle(id, run_dir, status, fds, Some(connection), false).map(Some);
             }
         }
         if let Some(held) = inner.registry.held(&id)
@@ -310,6 +380,7 @@ impl Driver for ContainerDriver {
     }
 
     fn close(&self) {
+        self.inner.registry.wait_for_all(PATIENCE);
         self.inner.pool.close();
         self.inner.nursery.quit();
         // Refused while an instance is left, which is right.

@@ -43,6 +43,8 @@ pub struct Container {
     pub(crate) events: OwnedFd,
     /// One connection that is kept open between requests; further ones are made as callers overlap.
     pub(crate) idle: Mutex<Option<Connection>>,
+    /// Its shim and groups may serve another instance after it.
+    pub(crate) reusable: bool,
     pub(crate) over: AtomicBool,
 }
 
@@ -243,12 +245,13 @@ impl Running for Container {
     }
 
     fn acknowledge_exit(&self) {
-        let asked = self.ask("", &Request::AcknowledgeExit, &[], PATIENCE);
-        if asked.is_err() {
-            // Its socket may have been removed with the instance. The answer is one event too many, and nobody reads it.
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let shim = idle.or_else(|| Connection::open(&self.run_dir, SHIM_SOCKET).ok().flatten());
+        if shim.is_none() {
+            // Its socket was removed with the instance. The answer is one event too many, and nobody reads it.
             let request = stapes_shim_api::encode(&Request::AcknowledgeExit);
             let _ = socket::send(self.events.as_fd(), &request, &[], false);
         }
-        self.inner.clean_later(self.id, self.run);
+        self.inner.clean_later(self.id, self.run, shim, self.reusable);
     }
 }

@@ -10,14 +10,11 @@ pub enum NurseryRequest {
     Hello {
         version: u32,
     },
-    /// Forks a shim that serves the one descriptor sent along, and whose two embryos write themselves into the
-    /// `cgroup.procs` files of `join` (for init) and `join_exec` (for commands). It leaves when that connection closes
-    /// before an instance was started on it.
+    /// Forks a shim that serves the one descriptor sent along, and whose embryo writes itself into the `cgroup.procs`
+    /// files of `join`. It leaves when that connection closes before an instance was started on it.
     Fork {
         #[serde(default)]
         join: Vec<String>,
-        #[serde(default)]
-        join_exec: Vec<String>,
     },
     /// Makes sure that a service runs with this command line; answers [`NurseryReply::Pid`].
     EnsureService {

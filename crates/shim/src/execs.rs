@@ -46,6 +46,10 @@ impl Execs {
         self.running.iter().filter_map(|(id, one)| Some((*id, one.channel.as_ref()?.as_fd())))
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
     pub fn any_waiting(&self) -> bool {
         self.running.values().any(|one| one.waiting.is_some())
     }

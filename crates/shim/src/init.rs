@@ -15,7 +15,7 @@ use stapes_shim_api::{Failure, FailureKind, Start};
 use stapes_sys::{privilege, process, pty, socket};
 
 use crate::{
-    links, mounts,
+    SIGPIPE, links, mounts,
     step::{Step, StepError},
 };
 
@@ -84,7 +84,7 @@ pub fn take_terminal(slave: &OwnedFd) -> Result<(), StepError> {
 
 /// Gives up what the guest may not have, in the order in which each step is still allowed to do the next.
 pub fn restrict(lsm: &Option<(String, String)>, bounding: u64, seccomp: &str) -> Result<(), StepError> {
-    process::reset_signals();
+    process::reset_signals([SIGPIPE]);
     process::close_on_exec_all().step(|| "failed to mark descriptors close-on-exec".to_owned())?;
     if let Some((file, label)) = lsm {
         std::fs::write(format!("/proc/self/attr/{file}"), label)

@@ -152,9 +152,7 @@ impl Nursery {
             NurseryRequest::Hello { .. } => {
                 NurseryReply::Hello { version: VERSION, build: self.build.clone(), pid: std::process::id() }
             }
-            NurseryRequest::Fork { join, join_exec } => {
-                NurseryReply::Pid(fork_shim(fds, &join, &join_exec).map_err(other)? as u32)
-            }
+            NurseryRequest::Fork { join } => NurseryReply::Pid(fork_shim(fds, &join).map_err(other)? as u32),
             NurseryRequest::EnsureService { name, argv } => {
                 NurseryReply::Pid(self.services.ensure(&name, &argv).map_err(|error| Failure {
                     errno: error.raw_os_error().unwrap_or(0),
@@ -181,14 +179,14 @@ impl Nursery {
 }
 
 /// The new shim shares nothing with the nursery but the program's pages.
-fn fork_shim(fds: Vec<OwnedFd>, join: &[String], join_exec: &[String]) -> io::Result<i32> {
+fn fork_shim(fds: Vec<OwnedFd>, join: &[String]) -> io::Result<i32> {
     let [control] = <[OwnedFd; 1]>::try_from(fds).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     match process::fork()? {
         Forked::Parent { pid } => Ok(pid),
         Forked::Child => {
             let _ = process::close_all_but(&[control.as_raw_fd()]);
             let _ = rustix::process::setsid();
-            shim::run(control, join, join_exec)
+            shim::run(control, join)
         }
     }
 }

@@ -58,12 +58,13 @@ fn require_single_thread() -> io::Result<()> {
 }
 
 /// Forks. Only for a single-threaded program (`EBUSY` otherwise): the child goes on in the same Rust code.
+///
+/// By the system call and not by the C library, whose own work for the child (locks, lists of threads) would make
+/// several of its pages the child's own for ever.
 pub fn fork() -> io::Result<Forked> {
-    require_single_thread()?;
-    // SAFETY: the process has one thread, so no lock or allocator state of another thread is copied half-way.
-    match check(libc::c_long::from(unsafe { libc::fork() }))? {
-        0 => Ok(Forked::Child),
-        pid => Ok(Forked::Parent { pid: pid as i32 }),
+    match clone3(&CloneSpec::default())? {
+        Cloned::Child => Ok(Forked::Child),
+        Cloned::Parent { pid, .. } => Ok(Forked::Parent { pid }),
     }
 }
 
@@ -167,11 +168,12 @@ pub fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     }
 }
 
-/// Every signal at its default action and none blocked: what a program expects to be started with.
-pub fn reset_signals() {
+/// `signals` at their default action and none blocked: what a program expects to be started with. Handlers go with
+/// `execve` anyway; what was ignored stays so unless it is named.
+pub fn reset_signals(signals: impl IntoIterator<Item = i32>) {
     // SAFETY: SIG_DFL runs no code of ours; the set is filled before it is read. Refusals (SIGKILL) do not matter.
     unsafe {
-        for signal in 1..=64 {
+        for signal in signals {
             libc::signal(signal, libc::SIG_DFL);
         }
         let mut set: libc::sigset_t = std::mem::zeroed();
@@ -317,6 +319,35 @@ pub fn keep_heap_small() {
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
         libc::mallopt(libc::M_TRIM_THRESHOLD, 256 << 10);
+    }
+}
+
+/// Gives every allocation of a page or more a mapping of its own, so that a message that was read once leaves no hole in
+/// the heap. For small programs with few of them. See mallopt(3).
+pub fn map_large_allocations() {
+    // SAFETY: as above.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 4096);
+    }
+}
+
+/// Gives memory that is free back to the kernel: for a process that parks for long after some work. Heap that nobody
+/// uses, and the stack beneath this call.
+pub fn give_memory_back() {
+    const PAGE: usize = 4096;
+    const DEPTH: usize = 1 << 20;
+    let here = 0_u8;
+    // One whole page beneath this frame is left alone: the calls below use it.
+    let end = (&raw const here as usize & !(PAGE - 1)) - PAGE;
+    // SAFETY: malloc_trim concerns free memory only. Nothing lives on the stack beneath the frames of this function
+    // and of what it calls, and what is touched there later is filled with zeroes first. That the stack is mapped only
+    // in part makes madvise answer ENOMEM, after it has done what there was to do; guards and threads' stacks are not
+    // near, since this is called in single-threaded programs on the first stack.
+    unsafe {
+        #[cfg(target_env = "gnu")]
+        libc::malloc_trim(0);
+        libc::madvise((end - DEPTH) as *mut libc::c_void, DEPTH, libc::MADV_DONTNEED);
     }
 }
 
