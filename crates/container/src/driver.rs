@@ -205,6 +205,10 @@ fn is_orphaned_spare(name: &str) -> bool {
 
 /// Payload and exec directory of version 2, or none.
 fn v2_directories(group: &Group) -> io::Result<Vec<OwnedFd>> {
+    if let Some(exec) = group.v2_dir(Leaf::Exec) {
+        // There already, unless the guest, whose group is around it, has removed it.
+        let _ = rustix::fs::mkdir(exec, Mode::from_raw_mode(0o755));
+    }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     [Leaf::Payload, Leaf::Exec]
         .into_iter()

@@ -59,7 +59,8 @@ pub struct CgroupView {
     pub unified: Option<String>,
     /// `cgroup.procs` files of the exec groups, for an embryo that takes the place of one that died.
     pub exec_join: Vec<String>,
-    /// The message carries two descriptors: the payload and the exec directory of version 2.
+    /// The message carries two descriptors: the payload directory of version 2, and within it the one for
+    /// commands.
     pub v2_directories: bool,
 }
 
