@@ -18,6 +18,7 @@ use stapes_sys::socket;
 
 use crate::{
     convert,
+    lsm::{LsmError, Modules},
     nursery::Nursery,
     registry::{Held, Registry},
     render::{self, Host},
@@ -38,6 +39,8 @@ pub struct Settings {
     pub shim: PathBuf,
     /// The daemon's directory for sockets; erased by a reboot.
     pub run_dir: PathBuf,
+    /// Where compiled security profiles are kept.
+    pub cache_dir: PathBuf,
     /// Parent of the instances' control groups: a name, or under systemd the path of a delegated group.
     pub cgroup_parent: String,
     /// Spare shims kept ready; 0 makes each when it is needed, which costs some 10 ms more.
@@ -55,6 +58,7 @@ pub(crate) struct Inner {
     pool: Pool,
     registry: Registry,
     host: Host,
+    modules: Modules,
 }
 
 impl ContainerDriver {
@@ -62,10 +66,11 @@ impl ContainerDriver {
     pub fn open(settings: Settings) -> Result<Self, DriverError> {
         let doing = || format!("failed to set up control groups beneath {}", settings.cgroup_parent);
         let cgroups = Cgroups::open(&settings.cgroup_parent).map_err(|error| DriverError::other(doing(), error))?;
+        let modules = Modules::open(&settings.cache_dir, &settings.run_dir);
         let nursery = Arc::new(Nursery::new(settings.shim, settings.run_dir));
         let maker = Arc::new(Maker::new(cgroups.clone(), Arc::clone(&nursery)));
         let pool = Pool::new(maker, settings.warm);
-        let inner = Inner { cgroups, nursery, pool, registry: Registry::default(), host: Host::probe() };
+        let inner = Inner { cgroups, nursery, pool, registry: Registry::default(), host: Host::probe(), modules };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -73,6 +78,15 @@ impl ContainerDriver {
     pub fn warm(&self) -> usize {
         self.inner.pool.ready()
     }
+}
+
+/// What of an ended run could not be removed.
+#[derive(Debug, thiserror::Error)]
+enum CleanError {
+    #[error("failed to remove its control groups")]
+    Groups(#[from] stapes_cgroup::CgroupError),
+    #[error("failed to remove its security profile")]
+    Profile(#[from] LsmError),
 }
 
 fn start_error(id: InstanceId, step: &str, source: impl std::error::Error + Send + Sync + 'static) -> DriverError {
@@ -94,11 +108,15 @@ impl Inner {
         self.registry.retire(id);
         let result = self.clean(id);
         self.registry.end_cleaning(id);
-        result.map_err(|error| start_error(id, "failed to remove control groups of an earlier run", error))
+        result.map_err(|error| start_error(id, "failed to remove what an earlier run left", error))
     }
 
-    fn clean(&self, id: InstanceId) -> Result<(), stapes_cgroup::CgroupError> {
-        let group = self.cgroups.group(id.as_str());
+    fn clean(&self, id: InstanceId) -> Result<(), CleanError> {
+        self.clean_group(&self.cgroups.group(id.as_str()))?;
+        Ok(self.modules.release(&id)?)
+    }
+
+    fn clean_group(&self, group: &Group) -> Result<(), stapes_cgroup::CgroupError> {
         group.kill()?;
         group.remove()
     }
@@ -111,7 +129,7 @@ impl Inner {
         let inner = Arc::clone(self);
         std::thread::spawn(move || {
             if let Err(error) = inner.clean(id) {
-                tracing::warn!(%id, error = &error as &dyn std::error::Error, "control groups stay behind");
+                tracing::warn!(%id, error = &error as &dyn std::error::Error, "something of an ended run stays behind");
             }
             inner.registry.end_cleaning(id);
         });
@@ -119,7 +137,8 @@ impl Inner {
 
     fn run(self: &Arc<Self>, plan: &Plan, warm: &Warm, group: &Group) -> Result<Arc<dyn Running>, DriverError> {
         let id = plan.id;
-        let mut start = render::start(plan, &self.host)?;
+        let labels = self.modules.label(plan).map_err(|error| start_error(id, "failed to confine it", error))?;
+        let mut start = render::start(plan, &self.host, labels)?;
         render::place(&mut start, group);
         let limited = |error| start_error(id, "failed to set its limits", error);
         group.delegate(plan.idmap.root()).map_err(limited)?;
@@ -256,8 +275,9 @@ impl Driver for ContainerDriver {
         };
         if result.is_err() {
             drop(warm);
-            if let Err(error) = group.kill().and_then(|()| group.remove()) {
-                tracing::warn!(%id, error = &error as &dyn std::error::Error, "control groups stay behind");
+            let cleaned = inner.clean_group(&group).map_err(CleanError::from);
+            if let Err(error) = cleaned.and_then(|()| Ok(inner.modules.release(&id)?)) {
+                tracing::warn!(%id, error = &error as &dyn std::error::Error, "something of a failed start stays behind");
             }
             let _ = std::fs::remove_file(plan.run_dir.join(SHIM_SOCKET));
         }
@@ -301,13 +321,14 @@ impl Driver for ContainerDriver {
                 Err(_) => is_orphaned_spare(&name),
             };
             if doomed {
-                group
-                    .kill()
-                    .and_then(|()| group.remove())
+                self.inner
+                    .clean_group(&group)
                     .map_err(|error| DriverError::other(format!("failed to remove control group {name}"), error))?;
                 removed.push(format!("control group {name}"));
             }
         }
+        let profiles = self.inner.modules.sweep(keep);
+        removed.extend(profiles.map_err(|error| DriverError::other("failed to remove security profiles", error))?);
         Ok(removed)
     }
 
@@ -347,6 +368,7 @@ impl Driver for ContainerDriver {
         let born =
             if self.inner.host.v1.is_empty() { "by CLONE_INTO_CGROUP" } else { "by an embryo (version 1 groups)" };
         features.insert("container_start".to_owned(), born.to_owned());
+        features.extend(self.inner.modules.describe());
         features
     }
 }

@@ -9,7 +9,9 @@ use stapes_shim_api as wire;
 use stapes_sys::privilege;
 
 use crate::{
-    capabilities, masks,
+    capabilities,
+    lsm::Labels,
+    masks,
     seccomp::{self, SeccompContext},
     warm::join_files,
 };
@@ -60,7 +62,7 @@ impl Host {
 }
 
 /// Fails for a filter that cannot be compiled, before anything is made.
-pub fn start(plan: &Plan, host: &Host) -> Result<wire::Start, DriverError> {
+pub fn start(plan: &Plan, host: &Host, labels: Labels) -> Result<wire::Start, DriverError> {
     let privileged = plan.idmap == IdMap::Privileged;
     let filter = seccomp::compile(&plan.security, SeccompContext { privileged })
         .map_err(|error| DriverError::other("failed to compile the system call filter", error))?;
@@ -102,7 +104,8 @@ pub fn start(plan: &Plan, host: &Host) -> Result<wire::Start, DriverError> {
         writable: text(masks.writable),
         pristine: masks.pristine.iter().map(|(kind, path)| ((*kind).to_owned(), (*path).to_owned())).collect(),
         overlays: if host.lxcfs && !plan.security.nesting { lxcfs() } else { Vec::new() },
-        lsm: None,
+        lsm: labels.exec,
+        file_context: labels.files,
     })
 }
 

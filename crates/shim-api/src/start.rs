@@ -41,6 +41,8 @@ pub struct Start {
     pub overlays: Vec<(String, String)>,
     /// AppArmor profile or SELinux label for init and exec, written to `/proc/self/attr/<file>`: (file, text).
     pub lsm: Option<(String, String)>,
+    /// SELinux label of the file systems that are made for the container.
+    pub file_context: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

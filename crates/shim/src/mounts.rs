@@ -20,6 +20,13 @@ use stapes_sys::{
 
 use crate::step::{Step, StepError};
 
+/// The new root, and what file systems made for it are labelled with.
+#[derive(Clone, Copy)]
+struct Tree<'a> {
+    root: BorrowedFd<'a>,
+    context: Option<&'a str>,
+}
+
 const SAFE: u64 = NOSUID | NODEV | NOEXEC;
 
 /// Host nodes that every container has; the last two only where the host has them.
@@ -42,12 +49,13 @@ pub fn build(plan: &Start, fds: Vec<OwnedFd>) -> Result<Pty, StepError> {
     mount::make_all_private().step(|| "failed to leave the host's mount propagation".to_owned())?;
     attach_root(&root)?;
     let root = root.as_fd();
-    file_system(root, "/proc", "proc", &[], SAFE)?;
-    file_system(root, "/sys", "sysfs", &[], SAFE)?;
-    cgroups(root, plan)?;
-    let console = devices(root)?;
+    let tree = Tree { root, context: plan.file_context.as_deref() };
+    file_system(tree, "/proc", "proc", &[], SAFE)?;
+    file_system(tree, "/sys", "sysfs", &[], SAFE)?;
+    cgroups(tree, plan)?;
+    let console = devices(tree)?;
     if fs::open_in_root(root, "/run", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).is_ok() {
-        file_system(root, "/run", "tmpfs", &[FsOption::Value("mode", "755")], NOSUID | NODEV)?;
+        file_system(tree, "/run", "tmpfs", &[FsOption::Value("mode", "755")], NOSUID | NODEV)?;
     }
     for (target, mount) in
         plan.mounts.iter().map(|one| (&one.target, Some(one))).chain(plan.nodes.iter().map(|one| (&one.target, None)))
@@ -60,7 +68,7 @@ pub fn build(plan: &Start, fds: Vec<OwnedFd>) -> Result<Pty, StepError> {
     for (source, target) in &plan.overlays {
         overlay(root, source, target);
     }
-    hide(root, plan)?;
+    hide(tree, plan)?;
     mount::enter_root(root).step(|| "failed to change to the new root".to_owned())?;
     Ok(console)
 }
@@ -88,30 +96,34 @@ fn put(root: BorrowedFd<'_>, target: &str, from: BorrowedFd<'_>, directory: bool
 }
 
 fn file_system(
-    root: BorrowedFd<'_>,
+    tree: Tree<'_>,
     target: &str,
     kind: &str,
     options: &[FsOption<'_>],
     attributes: u64,
 ) -> Result<OwnedFd, StepError> {
     let step = || format!("failed to mount {kind} on {target}");
-    let made = mount::new_file_system(kind, options, attributes).step(step)?;
-    put(root, target, made.as_fd(), true).step(step)?;
+    let mut options = options.to_vec();
+    if let Some(context) = tree.context.filter(|_| ["tmpfs", "devpts"].contains(&kind)) {
+        options.push(FsOption::Value("context", context));
+    }
+    let made = mount::new_file_system(kind, &options, attributes).step(step)?;
+    put(tree.root, target, made.as_fd(), true).step(step)?;
     Ok(made)
 }
 
 /// The host's hierarchies as seen from the container's cgroup namespace.
-fn cgroups(root: BorrowedFd<'_>, plan: &Start) -> Result<(), StepError> {
+fn cgroups(tree: Tree<'_>, plan: &Start) -> Result<(), StepError> {
     const BASE: &str = "/sys/fs/cgroup";
     let view = &plan.cgroup;
     if view.unified.as_deref() == Some("") {
-        return file_system(root, BASE, "cgroup2", &[], SAFE).map(drop);
+        return file_system(tree, BASE, "cgroup2", &[], SAFE).map(drop);
     }
     if view.v1.is_empty() && view.unified.is_none() {
         return Ok(());
     }
     let base =
-        file_system(root, BASE, "tmpfs", &[FsOption::Value("mode", "755"), FsOption::Value("size", "64k")], SAFE)?;
+        file_system(tree, BASE, "tmpfs", &[FsOption::Value("mode", "755"), FsOption::Value("size", "64k")], SAFE)?;
     for (name, options) in &view.v1 {
         let options: Vec<FsOption<'_>> = options
             .iter()
@@ -120,17 +132,18 @@ fn cgroups(root: BorrowedFd<'_>, plan: &Start) -> Result<(), StepError> {
                 None => FsOption::Flag(option),
             })
             .collect();
-        file_system(root, &format!("{BASE}/{name}"), "cgroup", &options, SAFE)?;
+        file_system(tree, &format!("{BASE}/{name}"), "cgroup", &options, SAFE)?;
     }
     if let Some(name) = &view.unified {
-        file_system(root, &format!("{BASE}/{name}"), "cgroup2", &[], SAFE)?;
+        file_system(tree, &format!("{BASE}/{name}"), "cgroup2", &[], SAFE)?;
     }
     mount::set_attributes(base.as_fd(), RDONLY, false).step(|| format!("failed to make {BASE} read-only"))
 }
 
 /// `/dev` and what belongs in it. The console is a pty of the devpts inside, so that a checkpoint can carry it.
-fn devices(root: BorrowedFd<'_>) -> Result<Pty, StepError> {
-    file_system(root, "/dev", "tmpfs", &[FsOption::Value("mode", "755"), FsOption::Value("size", "512k")], NOSUID)?;
+fn devices(tree: Tree<'_>) -> Result<Pty, StepError> {
+    let root = tree.root;
+    file_system(tree, "/dev", "tmpfs", &[FsOption::Value("mode", "755"), FsOption::Value("size", "512k")], NOSUID)?;
     for name in NODES {
         let step = || format!("failed to put /dev/{name} in place");
         match mount::clone_tree(Path::new(&format!("/dev/{name}")), false) {
@@ -144,9 +157,9 @@ fn devices(root: BorrowedFd<'_>) -> Result<Pty, StepError> {
         rustix::fs::symlinkat(target, &dev, name).step(|| format!("failed to link /dev/{name}"))?;
     }
     let ptys = [FsOption::Value("mode", "0620"), FsOption::Value("gid", "5"), FsOption::Value("ptmxmode", "0666")];
-    file_system(root, "/dev/pts", "devpts", &ptys, NOSUID | NOEXEC)?;
-    file_system(root, "/dev/shm", "tmpfs", &[FsOption::Value("mode", "1777")], NOSUID | NODEV)?;
-    file_system(root, "/dev/mqueue", "mqueue", &[], SAFE)?;
+    file_system(tree, "/dev/pts", "devpts", &ptys, NOSUID | NOEXEC)?;
+    file_system(tree, "/dev/shm", "tmpfs", &[FsOption::Value("mode", "1777")], NOSUID | NODEV)?;
+    file_system(tree, "/dev/mqueue", "mqueue", &[], SAFE)?;
     console(root)
 }
 
@@ -169,7 +182,8 @@ fn overlay(root: BorrowedFd<'_>, source: &str, target: &str) {
     }
 }
 
-fn hide(root: BorrowedFd<'_>, plan: &Start) -> Result<(), StepError> {
+fn hide(tree: Tree<'_>, plan: &Start) -> Result<(), StepError> {
+    let root = tree.root;
     for path in &plan.masked {
         let step = || format!("failed to hide {path}");
         let Ok(place) = fs::open_in_root(root, path, OFlags::PATH, Mode::empty()) else { continue };
@@ -198,7 +212,7 @@ fn hide(root: BorrowedFd<'_>, plan: &Start) -> Result<(), StepError> {
         put(root, path, copy.as_fd(), true).step(|| format!("failed to keep {path} writable"))?;
     }
     for (kind, path) in &plan.pristine {
-        file_system(root, path, kind, &[], SAFE)?;
+        file_system(tree, path, kind, &[], SAFE)?;
     }
     Ok(())
 }
