@@ -1,25 +1,26 @@
 //! The driver itself: start, adopt, sweep.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
 use rustix::fs::{Mode, OFlags};
 use stapes_cgroup::{Cgroups, Group, Leaf};
 use stapes_instance::{Driver, DriverError, FileReply, FileRequest, Plan, Running, SpawnService};
-use stapes_model::{InstanceId, InstanceType};
+use stapes_model::{IdMap, InstanceId, InstanceType};
 use stapes_shim_api::{NurseryReply, NurseryRequest, Reply, Request, SHIM_SOCKET, Status, Takeover, VERSION};
-use stapes_sys::socket;
+use stapes_sys::{process, socket};
 
 use crate::{
     convert,
     lsm::{LsmError, Modules},
     nursery::Nursery,
+    owners,
     registry::{Held, Registry},
     render::{self, Host},
     running::Container,
@@ -59,6 +60,10 @@ pub(crate) struct Inner {
     registry: Registry,
     host: Host,
     modules: Modules,
+    /// Whether mounts of a file system can show other owners, by its device number.
+    mapping: Mutex<HashMap<u64, bool>>,
+    /// Does not change while we run.
+    kernel: BTreeMap<String, String>,
 }
 
 impl ContainerDriver {
@@ -70,7 +75,16 @@ impl ContainerDriver {
         let nursery = Arc::new(Nursery::new(settings.shim, settings.run_dir));
         let maker = Arc::new(Maker::new(cgroups.clone(), Arc::clone(&nursery)));
         let pool = Pool::new(maker, settings.warm);
-        let inner = Inner { cgroups, nursery, pool, registry: Registry::default(), host: Host::probe(), modules };
+        let inner = Inner {
+            cgroups,
+            nursery,
+            pool,
+            registry: Registry::default(),
+            host: Host::probe(),
+            modules,
+            mapping: Mutex::default(),
+            kernel: kernel_features(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -135,10 +149,46 @@ impl Inner {
         });
     }
 
+    /// Whether mounts of the file system at `path` can show other owners.
+    fn maps_owners(&self, path: &Path) -> Result<bool, DriverError> {
+        let failed = |error: io::Error| DriverError::other(format!("failed to look at {}", path.display()), error);
+        // The usual ones can, on every kernel that we run on; each btrfs subvolume has a device number of its own.
+        const CAN: [u64; 3] = [0xef53, 0x5846_5342, 0x9123_683e];
+        let magic = rustix::fs::statfs(path).map_err(|error| failed(error.into()))?.f_type as u64;
+        if CAN.contains(&(magic & 0xffff_ffff)) {
+            return Ok(true);
+        }
+        let directory = socket::open_directory(path).map_err(failed)?;
+        let device = rustix::fs::fstat(&directory).map_err(|error| failed(error.into()))?.st_dev;
+        let known = self.mapping.lock().unwrap_or_else(PoisonError::into_inner).get(&device).copied();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        match self.nursery.ask(&NurseryRequest::MapsOwners, &[directory.as_fd()])? {
+            NurseryReply::Answer(can) => {
+                self.mapping.lock().unwrap_or_else(PoisonError::into_inner).insert(device, can);
+                Ok(can)
+            }
+            _ => Err(DriverError::Other { doing: "a strange answer of the nursery".to_owned(), source: None }),
+        }
+    }
+
+    /// Makes the files of the root carry the ids that this start needs; whether those are the host's.
+    fn settle_owners(&self, plan: &Plan) -> Result<bool, DriverError> {
+        let shifted = match plan.idmap {
+            IdMap::Range(range) if !self.maps_owners(&plan.root)? => Some(range),
+            IdMap::Range(_) | IdMap::Privileged => None,
+        };
+        let doing = "failed to change the owners of its files";
+        owners::settle(&plan.root, shifted).map_err(|error| start_error(plan.id, doing, error))?;
+        Ok(shifted.is_some())
+    }
+
     fn run(self: &Arc<Self>, plan: &Plan, warm: &Warm, group: &Group) -> Result<Arc<dyn Running>, DriverError> {
         let id = plan.id;
         let labels = self.modules.label(plan).map_err(|error| start_error(id, "failed to confine it", error))?;
         let mut start = render::start(plan, &self.host, labels)?;
+        start.root_shifted = self.settle_owners(plan)?;
         render::place(&mut start, group);
         let limited = |error| start_error(id, "failed to set its limits", error);
         group.delegate(plan.idmap.root()).map_err(limited)?;
@@ -341,14 +391,20 @@ impl Driver for ContainerDriver {
         }
     }
 
+    fn maps_owners(&self, path: &Path) -> Result<bool, DriverError> {
+        self.inner.maps_owners(path)
+    }
+
     fn files_offline(&self, root: &Path, request: &FileRequest) -> Result<FileReply, DriverError> {
         let path = convert::path(request);
         let failed = |error: io::Error| DriverError::other(format!("failed to prepare a request on {path}"), error);
+        let ids = owners::carried(root).map_err(failed)?;
+        let ids = ids.map(|range| stapes_shim_api::IdRange { base: range.base, size: range.size });
         let root = socket::open_directory(root).map_err(failed)?;
         let (op, content) = convert::file_op(request).map_err(failed)?;
         let fds: Vec<_> = [Some(root.as_fd()), content.as_ref().map(AsFd::as_fd)].into_iter().flatten().collect();
         // A connection of its own: the answer may take as long as the disk does.
-        match self.inner.nursery.connect()?.ask(&NurseryRequest::File { op }, &fds, FILE_PATIENCE) {
+        match self.inner.nursery.connect()?.ask(&NurseryRequest::File { op, ids }, &fds, FILE_PATIENCE) {
             Ok((NurseryReply::File(answer), mut fds)) => convert::file_reply(path, answer, fds.pop()),
             Ok((NurseryReply::Failed(failure), _)) => {
                 Err(DriverError::File { path: path.to_owned(), reason: failure.message, errno: failure.errno })
@@ -368,9 +424,30 @@ impl Driver for ContainerDriver {
         let born =
             if self.inner.host.v1.is_empty() { "by CLONE_INTO_CGROUP" } else { "by an embryo (version 1 groups)" };
         features.insert("container_start".to_owned(), born.to_owned());
+        features.extend(self.inner.kernel.clone());
         features.extend(self.inner.modules.describe());
         features
     }
+}
+
+/// What this kernel offers of what we know how to use, and what is done instead.
+fn kernel_features() -> BTreeMap<String, String> {
+    let actions = std::fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
+    let known = |there: bool, instead: &str| if there { "yes".to_owned() } else { format!("no: {instead}") };
+    BTreeMap::from([
+        (
+            "pidfd_get_info".to_owned(),
+            known(process::has_pidfd_info(), "an init whose shim was killed ends with an unknown status"),
+        ),
+        (
+            "clone_into_cgroup".to_owned(),
+            known(process::has_clone_into_cgroup(), "containers need Linux 5.7 or version 1 groups"),
+        ),
+        (
+            "seccomp_notify".to_owned(),
+            known(actions.split_whitespace().any(|action| action == "user_notif"), "no call is answered by the host"),
+        ),
+    ])
 }
 
 impl SpawnService for ContainerDriver {

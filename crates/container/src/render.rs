@@ -75,6 +75,7 @@ pub fn start(plan: &Plan, host: &Host, labels: Labels) -> Result<wire::Start, Dr
         run_dir: path(&plan.run_dir),
         log_dir: path(&plan.log_dir),
         root: path(&plan.root),
+        root_shifted: false,
         ids: match plan.idmap {
             IdMap::Range(range) => Some(wire::IdRange { base: range.base, size: range.size }),
             IdMap::Privileged => None,

@@ -61,6 +61,8 @@ pub struct Engine {
     pub(crate) unpacking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     containers: Arc<dyn Driver>,
     pools: RwLock<HashMap<PoolName, Arc<dyn Pool>>>,
+    /// Whether mounts of a pool can show other owners, once it was asked.
+    pub(crate) mapping: Mutex<HashMap<PoolName, bool>>,
     _watch: stapes_store::WatchGuard,
 }
 
@@ -95,6 +97,7 @@ impl Engine {
             unpacking: Mutex::default(),
             containers: parts.containers,
             pools: RwLock::default(),
+            mapping: Mutex::default(),
             _watch: watch,
         }))
     }
@@ -126,6 +129,7 @@ impl Engine {
     /// Forgets an open pool, before it is destroyed or at shutdown.
     pub(crate) fn forget_pool(&self, name: &PoolName) {
         self.pools.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.mapping.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
     pub fn instance(&self, project: &ProjectName, name: &InstanceName) -> Result<Stored<records::Instance>> {

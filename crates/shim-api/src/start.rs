@@ -12,8 +12,10 @@ pub struct Start {
     pub run_dir: String,
     /// Where the console log goes.
     pub log_dir: String,
-    /// Root directory on the host, with unshifted owners.
+    /// Root directory on the host, with unshifted owners unless [`Start::root_shifted`].
     pub root: String,
+    /// The files carry the host's ids already: the root is not idmapped.
+    pub root_shifted: bool,
     /// `None`: no user namespace.
     pub ids: Option<IdRange>,
     pub init: Vec<String>,

@@ -11,9 +11,13 @@ use std::{
 };
 
 use rustix::event::{PollFd, PollFlags, poll};
-use stapes_shim_api::{Failure, FailureKind, FileOp, MAX_FRAME, NURSERY_SOCKET, NurseryReply, NurseryRequest, VERSION};
+use stapes_shim_api::{
+    Failure, FailureKind, FileOp, IdRange, MAX_FRAME, NURSERY_SOCKET, NurseryReply, NurseryRequest, VERSION,
+};
 use stapes_sys::{
-    process::{self, Forked},
+    mount,
+    namespace::{self, NEWUSER},
+    process::{self, CloneSpec, Cloned, Forked},
     socket,
 };
 
@@ -124,7 +128,7 @@ impl Nursery {
             _ => return false,
         };
         let reply = match stapes_shim_api::decode::<NurseryRequest>(&message.bytes) {
-            Ok(NurseryRequest::File { op }) => match offline(connection.as_fd(), &op, message.fds) {
+            Ok(NurseryRequest::File { op, ids }) => match offline(connection.as_fd(), &op, ids, message.fds) {
                 Ok(()) => return true,
                 Err(failure) => NurseryReply::Failed(failure),
             },
@@ -165,6 +169,10 @@ impl Nursery {
                 self.leave = true;
                 NurseryReply::Done
             }
+            NurseryRequest::MapsOwners => {
+                let directory = fds.first().ok_or_else(|| other(io::ErrorKind::InvalidInput.into()))?;
+                NurseryReply::Answer(maps_owners(directory.as_fd()).map_err(other)?)
+            }
             NurseryRequest::File { .. } => NurseryReply::Failed(Failure::new(FailureKind::Other, "not answered here")),
         })
     }
@@ -183,14 +191,55 @@ fn fork_shim(fds: Vec<OwnedFd>, join: &[String], join_exec: &[String]) -> io::Re
     }
 }
 
-/// A file request beneath a directory, answered by a forked child.
-fn offline(connection: BorrowedFd<'_>, op: &FileOp, mut fds: Vec<OwnedFd>) -> Result<(), Failure> {
+/// Whether a mount of `directory` can be idmapped. Nothing is mounted anywhere.
+fn maps_owners(directory: BorrowedFd<'_>) -> io::Result<bool> {
+    let (ours, theirs) = socket::seqpacket_pair()?;
+    let Cloned::Parent { pid, .. } = process::clone3(&CloneSpec { flags: NEWUSER, cgroup: None })? else {
+        // Stays until the other end is closed.
+        drop(ours);
+        let _ = socket::receive(theirs.as_fd(), 1, true);
+        process::exit_now(0);
+    };
+    drop(theirs);
+    namespace::write_id_maps(pid, PROBED.base, PROBED.size)?;
+    let users = namespace::open(pid, "user")?;
+    let tree = mount::clone_tree_at(directory, false)?;
+    Ok(mount::set_idmap(tree.as_fd(), users.as_fd(), false).is_ok())
+}
+
+/// Any map will do.
+const PROBED: IdRange = IdRange { base: 1_000_000, size: 65_536 };
+
+/// A file request beneath a directory, answered by a forked child: with `ids` as root of a user namespace, for which the
+/// owners on disk are the ones that it knows.
+fn offline(
+    connection: BorrowedFd<'_>,
+    op: &FileOp,
+    ids: Option<IdRange>,
+    mut fds: Vec<OwnedFd>,
+) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::new(FailureKind::Other, format!("failed to fork: {error}"));
     if fds.is_empty() {
         return Err(Failure::new(FailureKind::Other, "the root directory is missing"));
     }
-    match process::fork().map_err(|error| Failure::new(FailureKind::Other, format!("failed to fork: {error}")))? {
-        Forked::Parent { .. } => Ok(()),
-        Forked::Child => {
+    let (ours, theirs) = socket::seqpacket_pair().map_err(failed)?;
+    let flags = if ids.is_some() { NEWUSER } else { 0 };
+    match process::clone3(&CloneSpec { flags, cgroup: None }).map_err(failed)? {
+        Cloned::Parent { pid, .. } => {
+            let Some(ids) = ids else { return Ok(()) };
+            // A child that is told nothing leaves.
+            namespace::write_id_maps(pid, ids.base, ids.size)
+                .and_then(|()| socket::send(ours.as_fd(), &[0], &[], false))
+                .map_err(|error| Failure::new(FailureKind::Other, format!("failed to map owners: {error}")))
+        }
+        Cloned::Child => {
+            drop(ours);
+            if ids.is_some() {
+                let told = socket::receive(theirs.as_fd(), 1, true);
+                if !matches!(told, Ok(Some(_))) || process::set_ids(0, 0, &[]).is_err() {
+                    process::exit_now(1);
+                }
+            }
             let root = fds.remove(0);
             let (reply, fd) = match files::perform(op, fds.pop(), None, Some(root)) {
                 Ok((answer, fd)) => (NurseryReply::File(answer), fd),

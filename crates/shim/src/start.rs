@@ -110,7 +110,7 @@ fn set_up(born: &Born, plan: &mut Start, channel: BorrowedFd<'_>) -> Result<(), 
 
 fn root(plan: &Start, users: Option<&OwnedFd>) -> Result<OwnedFd, StepError> {
     let root = mount::clone_tree(Path::new(&plan.root), false).step(|| format!("failed to open root {}", plan.root))?;
-    if let Some(users) = users {
+    if let Some(users) = users.filter(|_| !plan.root_shifted) {
         mount::set_idmap(root.as_fd(), users.as_fd(), false)
             .step(|| format!("failed to map the owners of {} (can its file system be idmapped?)", plan.root))?;
     }

@@ -70,12 +70,13 @@ impl Policies {
     pub fn load(&self, id: &InstanceId, spec: &ProfileSpec<'_>) -> Result<(), LsmError> {
         let text = profile::render(spec)?;
         let failed = |source: io::Error| LsmError::Load { profile: profile_name(id), source };
+        let binary = self.compiled(&text)?;
         fs::create_dir_all(&self.marks).and_then(|()| fs::write(self.mark(id), "")).map_err(failed)?;
         let attempt = |binary: &[u8]| match with_id(binary, id) {
             Some(policy) => write_once(&self.kernel.join(".replace"), &policy),
             None => Err(io::Error::other("the compiled profile has another name")),
         };
-        attempt(&self.compiled(&text)?).or_else(|error| {
+        attempt(&binary).or_else(|error| {
             // A file cut short by a power cut, or of a kernel that was: compile it again, once.
             tracing::warn!(%id, %error, "the kernel refused a cached AppArmor profile; compiling it anew");
             attempt(&self.compile(&text)?).map_err(failed)
