@@ -103,11 +103,14 @@ impl Policies {
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     }
 
-    /// Compiles the profile of an ordinary container, so that the first start need not.
+    /// Compiles what containers without rules of their own need, so that no start has to.
     pub fn prepare(&self) {
-        let prepared = profile::render(&ProfileSpec::default()).and_then(|text| self.compiled(&text));
-        if let Err(error) = prepared {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the AppArmor profile cannot be compiled");
+        for (privileged, nesting) in [(false, false), (false, true), (true, false), (true, true)] {
+            let text = profile::render(&ProfileSpec { privileged, nesting, raw: "" });
+            if let Err(error) = text.and_then(|text| self.compiled(&text)) {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the AppArmor profile cannot be compiled");
+                return;
+            }
         }
     }
 
