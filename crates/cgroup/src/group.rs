@@ -25,13 +25,14 @@ impl Leaf {
     fn dir_name(self) -> &'static str {
         match self {
             Self::Payload => "payload",
-            Self::Exec => "exec",
+            Self::Exec => "payload/.stapes",
         }
     }
 }
 
 const V1_LEAVES: [&str; 1] = ["payload"];
-const V2_LEAVES: [&str; 2] = ["payload", "exec"];
+/// Outer before inner; removed the other way round.
+const V2_LEAVES: [&str; 2] = ["payload", "payload/.stapes"];
 
 /// How long the kernel may go on saying EBUSY to rmdir after the last process of a group has died.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(1);
@@ -62,12 +63,7 @@ impl Group {
     }
 
     /// The v2 group to open for `CLONE_INTO_CGROUP`; `None` on a host with v1 only.
-    ///
-    /// On a hybrid host commands belong with the guest's own processes: a systemd inside tracks by this hierarchy, and
-    /// its logind never answers for a process that is outside of what it sees (`su -l` waits for two minutes). Nothing
-    /// forbids processes there, since v2 has no controllers that a guest could enable.
     pub fn v2_dir(&self, leaf: Leaf) -> Option<PathBuf> {
-        let leaf = if self.homes.v1.is_empty() { leaf } else { Leaf::Payload };
         Some(self.v2_base()?.join(leaf.dir_name()))
     }
 
@@ -165,7 +161,7 @@ fn make_dirs(base: &Path, leaves: &[&str], enable: &str) -> Result<(), CgroupErr
 
 /// Takes back what was made a moment ago and is surely empty.
 fn remove_leaves(base: &Path, leaves: &[&str]) {
-    for leaf in leaves {
+    for leaf in leaves.iter().rev() {
         let _ = knob::rmdir(&base.join(leaf));
     }
     let _ = knob::rmdir(base);
@@ -174,7 +170,7 @@ fn remove_leaves(base: &Path, leaves: &[&str]) {
 /// Depth first, with as few calls as an ordinary group needs: only one that will not go is looked into.
 fn remove_tree(base: &Path, leaves: &[&str], deadline: Instant) -> Result<(), CgroupError> {
     let mut pause = Duration::from_micros(200);
-    for leaf in leaves {
+    for leaf in leaves.iter().rev() {
         let _ = knob::rmdir(&base.join(leaf));
     }
     loop {

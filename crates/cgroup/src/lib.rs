@@ -4,13 +4,15 @@
 //! [`Group`] is one instance's:
 //!
 //! ```text
-//! <parent>/<id>           the limits: only the host writes here
-//! <parent>/<id>/payload   the guest's init and all it starts; delegated, root of the guest's cgroup namespace
-//! <parent>/<id>/exec      commands brought in from outside (v2 alone; elsewhere they join the payload)
+//! <parent>/<id>                   the limits: only the host writes here
+//! <parent>/<id>/payload           the guest's init and all it starts; delegated, root of the guest's cgroup namespace
+//! <parent>/<id>/payload/.stapes   commands brought in from outside (v2 alone; on v1 they join the payload itself)
 //! ```
 //!
-//! The `exec` leaf exists because of v2's "no internal processes" rule: once systemd inside enables controllers, nobody
-//! can join `payload` itself. v1 has no such rule, and there one process parked in `payload` is the parent of both.
+//! The leaf for commands exists because of v2's "no internal processes" rule: once systemd inside enables controllers,
+//! nobody can join `payload` itself. It lies within what the guest sees, since systemd and logind inside never answer for
+//! a process that is outside of it (`su -l` waits for two minutes). v1 has no such rule, and there one process parked in
+//! `payload` is the parent of both.
 //!
 //! On v1 joining is dear, so a group whose guest has ended can be kept for the next one: see [`Cgroups::retire`].
 //!

@@ -12,7 +12,9 @@ use stapes_shim_api as wire;
 use stapes_sys::privilege;
 
 use crate::{
-    capabilities, masks,
+    capabilities,
+    lsm::Labels,
+    masks,
     seccomp::{self, SeccompContext},
     warm::join_files,
 };
@@ -83,7 +85,7 @@ impl Host {
 }
 
 /// Fails for a filter that cannot be compiled, before anything is made.
-pub fn start(plan: &Plan, host: &Host) -> Result<wire::Start, DriverError> {
+pub fn start(plan: &Plan, host: &Host, labels: Labels) -> Result<wire::Start, DriverError> {
     let privileged = plan.idmap == IdMap::Privileged;
     let seccomp = host.filter.of(&plan.security, privileged)?;
     let masks = masks::masks(privileged, plan.security.nesting);
@@ -95,6 +97,7 @@ pub fn start(plan: &Plan, host: &Host) -> Result<wire::Start, DriverError> {
         run_dir: path(&plan.run_dir),
         log_dir: path(&plan.log_dir),
         root: path(&plan.root),
+        root_shifted: false,
         ids: match plan.idmap {
             IdMap::Range(range) => Some(wire::IdRange { base: range.base, size: range.size }),
             IdMap::Privileged => None,
@@ -124,7 +127,8 @@ pub fn start(plan: &Plan, host: &Host) -> Result<wire::Start, DriverError> {
         writable: text(masks.writable),
         pristine: masks.pristine.iter().map(|(kind, path)| ((*kind).to_owned(), (*path).to_owned())).collect(),
         overlays: if host.lxcfs && !plan.security.nesting { lxcfs() } else { Vec::new() },
-        lsm: None,
+        lsm: labels.exec,
+        file_context: labels.files,
     })
 }
 

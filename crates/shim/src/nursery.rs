@@ -11,9 +11,13 @@ use std::{
 };
 
 use rustix::event::{PollFd, PollFlags, poll};
-use stapes_shim_api::{Failure, FailureKind, FileOp, MAX_FRAME, NURSERY_SOCKET, NurseryReply, NurseryRequest, VERSION};
+use stapes_shim_api::{
+    Failure, FailureKind, FileOp, IdRange, MAX_FRAME, NURSERY_SOCKET, NurseryReply, NurseryRequest, VERSION,
+};
 use stapes_sys::{
-    process::{self, Forked},
+    mount,
+    namespace::{self, NEWUSER},
+    process::{self, CloneSpec, Cloned, Forked},
     socket,
 };
 
@@ -134,10 +138,12 @@ impl Nursery {
             _ => return false,
         };
         let reply = match stapes_shim_api::decode::<NurseryRequest>(&message.bytes) {
-            Ok(NurseryRequest::File { op }) => match offline(&mut self.helpers, connection.as_fd(), &op, message.fds) {
-                Ok(()) => return true,
-                Err(failure) => NurseryReply::Failed(failure),
-            },
+            Ok(NurseryRequest::File { op, ids }) => {
+                match offline(&mut self.helpers, connection.as_fd(), &op, ids, message.fds) {
+                    Ok(()) => return true,
+                    Err(failure) => NurseryReply::Failed(failure),
+                }
+            }
             Ok(request) => self.dispatch(request, message.fds).unwrap_or_else(NurseryReply::Failed),
             Err(error) => {
                 NurseryReply::Failed(Failure::new(FailureKind::Unsupported, format!("unknown request: {error}")))
@@ -173,6 +179,10 @@ impl Nursery {
                 self.leave = true;
                 NurseryReply::Done
             }
+            NurseryRequest::MapsOwners => {
+                let directory = fds.first().ok_or_else(|| other(io::ErrorKind::InvalidInput.into()))?;
+                NurseryReply::Answer(maps_owners(directory.as_fd()).map_err(other)?)
+            }
             NurseryRequest::File { .. } => NurseryReply::Failed(Failure::new(FailureKind::Other, "not answered here")),
         })
     }
@@ -191,11 +201,32 @@ fn fork_shim(fds: Vec<OwnedFd>, join: &[String]) -> io::Result<i32> {
     }
 }
 
-/// A file request beneath a directory, answered by a forked child.
+/// Whether a mount of `directory` can be idmapped. Nothing is mounted anywhere.
+fn maps_owners(directory: BorrowedFd<'_>) -> io::Result<bool> {
+    let (ours, theirs) = socket::seqpacket_pair()?;
+    let Cloned::Parent { pid, .. } = process::clone3(&CloneSpec { flags: NEWUSER, cgroup: None })? else {
+        // Stays until the other end is closed.
+        drop(ours);
+        let _ = socket::receive(theirs.as_fd(), 1, true);
+        process::exit_now(0);
+    };
+    drop(theirs);
+    namespace::write_id_maps(pid, PROBED.base, PROBED.size)?;
+    let users = namespace::open(pid, "user")?;
+    let tree = mount::clone_tree_at(directory, false)?;
+    Ok(mount::set_idmap(tree.as_fd(), users.as_fd(), false).is_ok())
+}
+
+/// Any map will do.
+const PROBED: IdRange = IdRange { base: 1_000_000, size: 65_536 };
+
+/// A file request beneath a directory, answered by a forked child: with `ids` as root of a user namespace, for which the
+/// owners on disk are the ones that it knows.
 fn offline(
     helpers: &mut Helpers,
     connection: BorrowedFd<'_>,
     op: &FileOp,
+    ids: Option<IdRange>,
     mut fds: Vec<OwnedFd>,
 ) -> Result<(), Failure> {
     if fds.is_empty() {
@@ -209,6 +240,6 @@ fn offline(
         }
     };
     helpers
-        .start(connection, FILE_PATIENCE, work)
+        .start(connection, ids, FILE_PATIENCE, work)
         .map_err(|error| Failure::new(FailureKind::Other, format!("failed to fork: {error}")))
 }

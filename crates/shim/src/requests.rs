@@ -16,7 +16,7 @@ use crate::{
     console::Console,
     events::{Queue, Results},
     files,
-    instance::Instance,
+    instance::{Instance, V2Groups},
     shim::{FILE_PATIENCE, Helper, Shim},
     start, wire,
 };
@@ -155,10 +155,7 @@ impl Shim {
         if self.instance.is_some() {
             return Err(Failure::new(FailureKind::State, "this shim holds an instance already"));
         }
-        let v2_exec = if takeover.v2_directories { fds.pop() } else { None };
-        if takeover.v2_directories {
-            fds.pop();
-        }
+        let v2 = if takeover.v2_directories { V2Groups::from_last(&mut fds) } else { None };
         if fds.is_empty() {
             return Err(Failure::new(FailureKind::Other, "the pidfd of init is missing"));
         }
@@ -168,7 +165,7 @@ impl Shim {
         self.embryo.enter(pidfd.as_fd()).map_err(|error| other("prepare for commands", &error))?;
         self.listen(&remembered.run_dir)?;
         let status = takeover.status;
-        self.instance = Some(Instance { status, pidfd, console, v2_exec, is_child: false, ended: None });
+        self.instance = Some(Instance { status, pidfd, console, v2, is_child: false, ended: None });
         self.status_with_duplicates()
     }
 

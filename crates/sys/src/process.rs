@@ -277,6 +277,30 @@ pub fn pidfd_exit(pidfd: BorrowedFd<'_>) -> Option<Exit> {
     })
 }
 
+/// Whether the kernel knows `PIDFD_GET_INFO` (6.13), and so [`pidfd_exit`] with 6.15.
+pub fn has_pidfd_info() -> bool {
+    let own = rustix::process::getpid();
+    let Ok(pidfd) = rustix::process::pidfd_open(own, rustix::process::PidfdFlags::empty()) else { return false };
+    let request = (3u64 << 30) | ((size_of::<PidfdInfo>() as u64) << 16) | (0xff << 8) | 11;
+    let mut info = PidfdInfo::default();
+    // SAFETY: the request number carries the size of `info`, so the kernel writes no more than that.
+    unsafe { libc::ioctl(pidfd.as_raw_fd(), request as libc::Ioctl, &raw mut info) == 0 }
+}
+
+/// Whether [`clone3`] can put a new process into a version 2 group (Linux 5.7). Makes none: the kernel that knows the flag
+/// looks for the group first.
+pub fn has_clone_into_cgroup() -> bool {
+    // SAFETY: clone_args is plain integers, for which all zeroes is a valid value.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = INTO_CGROUP;
+    args.exit_signal = libc::SIGCHLD as u64;
+    // No descriptor has this number.
+    args.cgroup = libc::c_int::MAX as u64;
+    // SAFETY: with this descriptor the call fails: EBADF where the flag is known, EINVAL, E2BIG or ENOSYS elsewhere.
+    let ret = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    ret < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EBADF)
+}
+
 /// The resource of a `limits.kernel.*` name (`nofile`, `memlock`, …), or `None` for a name the kernel does not have.
 pub fn rlimit_by_name(name: &str) -> Option<u32> {
     let resource = match name {
@@ -353,6 +377,8 @@ pub fn give_memory_back() {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -372,6 +398,12 @@ mod tests {
             assert!(heeds(&status(masks[0], masks[1], masks[2]), 30));
         }
         assert!(heeds(&status("7be3c0fe28014a03", none, none), 37), "systemd's own mask, its SIGRTMIN+3");
+    }
+
+    #[test]
+    fn asking_for_a_group_that_is_none_makes_no_process() {
+        assert_eq!(has_clone_into_cgroup(), Path::new("/sys/kernel/cgroup").exists());
+        assert!(reap_any().is_none());
     }
 
     #[test]
