@@ -331,6 +331,8 @@ impl Driver for ContainerDriver {
     fn adopt(&self, id: &InstanceId, run_dir: &Path) -> Result<Option<Arc<dyn Running>>, DriverError> {
         let (inner, id) = (&self.inner, *id);
         let failed = |error: io::Error| DriverError::other(format!("failed to reach the shim of {id}"), error);
+        // An end that this driver has told is acknowledged by then.
+        inner.registry.wait_for_cleaning(&id);
         if let Some(connection) = Connection::open(run_dir, SHIM_SOCKET).map_err(failed)? {
             let ask = |request| connection.ask::<_, Reply>(&request, &[], PATIENCE);
             let greeted = ask(Request::Hello { version: VERSION }).is_ok();
