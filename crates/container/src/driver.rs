@@ -438,6 +438,8 @@ impl Driver for ContainerDriver {
 
     fn sweep(&self, keep: &HashSet<InstanceId>) -> Result<Vec<String>, DriverError> {
         let cgroups = &self.inner.cgroups;
+        // A group that is being renamed would be seen twice or not at all.
+        self.inner.registry.wait_for_all(PATIENCE);
         let names = cgroups.list().map_err(|error| DriverError::other("failed to list control groups", error))?;
         let mut removed = Vec::new();
         for name in names {
