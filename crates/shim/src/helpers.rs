@@ -101,12 +101,13 @@ mod tests {
         let flags = SocketFlags::CLOEXEC;
         let (near, far) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
         // Another program in the place of a fork, which a process with threads, as a test is one, does not make.
-        let hanging = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut hanging = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let pid = hanging.id() as i32;
         let mut helpers = Helpers(vec![Helper { pid, connection: far, deadline: Instant::now() }]);
         assert!(helpers.timeout().is_some());
         helpers.expire();
-        assert!(helpers.ended(pid, process::reap(pid).unwrap()));
+        let signal = std::os::unix::process::ExitStatusExt::signal(&hanging.wait().unwrap());
+        assert!(helpers.ended(pid, Exit::Signal(signal.unwrap())));
         assert!(helpers.timeout().is_none());
         assert!(socket::wait_readable(&near, Duration::from_secs(10)).unwrap());
         let told = socket::receive(near.as_fd(), 4096, false).unwrap().unwrap();
