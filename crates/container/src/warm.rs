@@ -141,7 +141,8 @@ impl Place<'_> {
 
 impl Pool {
     pub fn new(maker: Arc<Maker>, wanted: usize) -> Self {
-        let shelf = Arc::new(Shelf::default());
+        // A daemon that starts is as busy as a start is: no joins until it is quiet.
+        let shelf = Arc::new(Shelf { last: Mutex::new(Some(Instant::now())), ..Shelf::default() });
         let thread = (wanted > 0).then(|| {
             let (shelf, maker) = (Arc::clone(&shelf), Arc::clone(&maker));
             std::thread::spawn(move || keep_filled(&shelf, &maker, wanted))
