@@ -110,7 +110,8 @@ fn the_groups_of_a_guest_that_ended_are_as_new_for_the_next() {
         let limits = Limits {
             processes: Some(5),
             memory: has(&bed, "memory").then(|| ByteSize::mib(64)),
-            cpu_quota: has(&bed, "cpu").then_some((20_000, 40_000)),
+            // More than the guest can use: one that was throttled is not kept.
+            cpu_quota: has(&bed, "cpu").then_some((4_000_000, 40_000)),
             cpu_weight: has(&bed, "cpu").then_some(50),
             ..Limits::default()
         };

@@ -108,11 +108,13 @@ impl Running for Container {
 
     fn request_shutdown(&self) -> Result<Asked, DriverError> {
         let signal = self.held.status.shutdown_signal;
-        // A pid that was reaped and taken anew answers for a stranger; the pidfd below then answers ESRCH.
-        if !self.ended() && !process::heeds_signal(self.held.status.pid, signal).unwrap_or(true) {
-            return Ok(Asked::NotListening);
-        }
-        process::pidfd_send_signal(self.held.pidfd.as_fd(), signal).map(|()| Asked::Told).map_err(|error| {
+        // Looked at before, sent in any case: where the look is wrong, a second request does no harm.
+        let told = if process::heeds_signal(self.held.status.pid, signal).unwrap_or(true) {
+            Asked::Told
+        } else {
+            Asked::NotListening
+        };
+        process::pidfd_send_signal(self.held.pidfd.as_fd(), signal).map(|()| told).map_err(|error| {
             match error.raw_os_error() {
                 Some(3) => DriverError::NotRunning { id: self.id },
                 _ => DriverError::other(format!("failed to signal init of {}", self.id), error),

@@ -111,7 +111,7 @@ pub enum Event {
 pub enum Asked {
     /// The guest has been told.
     Told,
-    /// The guest does not listen yet, and the request would be lost: ask again a little later.
+    /// The guest does not seem to listen yet, and the request may be lost: ask again a little later.
     NotListening,
 }
 

@@ -231,10 +231,14 @@ pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
 
 /// Whether a process does anything of its own with `signal`: catches it, waits for it blocked, or ignores it on purpose.
 /// The kernel drops a signal that the init of a pid namespace leaves at its default (pid_namespaces(7)), so a signal
-/// that is sent before the program has set itself up is lost. Source: the masks of proc_pid_status(5).
+/// that is sent before the program has set itself up is lost. Source: the masks of proc_pid_status(5), and whether it is
+/// in sigtimedwait(2), during which the kernel shows what it waits for as not blocked. False may be wrong.
 pub fn heeds_signal(pid: u32, signal: i32) -> io::Result<bool> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    Ok(heeds(&status, signal))
+    // Not every kernel has this file.
+    let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let number = call.split(' ').next().and_then(|word| word.parse().ok());
+    Ok(heeds(&status, signal) || number == Some(libc::SYS_rt_sigtimedwait))
 }
 
 fn heeds(status: &str, signal: i32) -> bool {

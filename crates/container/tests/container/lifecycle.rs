@@ -215,7 +215,7 @@ fn init_says_why_it_ended() {
     let plan = host.busybox_plan(9);
     let running = host.driver.start(&plan).unwrap();
     // Init was executed and has hardly run: it would lose a signal.
-    while running.request_shutdown().unwrap() == Asked::NotListening {
+    while matches!(running.request_shutdown(), Ok(Asked::NotListening)) {
         std::thread::sleep(Duration::from_millis(1));
     }
     let event = wait_event(&*running, |event| matches!(event, Event::Exited { .. }));
