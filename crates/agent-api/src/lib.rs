@@ -29,6 +29,7 @@ pub use message::{
     encode,
 };
 pub use proof::{KEY_BYTES, Nonce, Proof, Role, prove};
+pub use stapes_file_api::{Access, Create, FileAnswer, FileKind, FileMeta, FileOp, WriteMode};
 pub use state::{Address, Disk, GuestState, Interface, Memory, OsInfo};
 
 /// Version of this protocol; it grows when a message is added or changes meaning. Both sides speak the lower one.

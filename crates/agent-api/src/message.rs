@@ -1,4 +1,5 @@
 use serde::{Deserialize, Serialize};
+use stapes_file_api::{FileAnswer, FileOp};
 
 use crate::{Exec, ExitStatus, Frame, GuestState, Nonce, Proof};
 
@@ -68,9 +69,9 @@ pub enum Request {
     ExecStatus {
         exec: u32,
     },
-    /// A file request as the shim's: a JSON object of the same shape. An opened file is answered with a handle.
+    /// Beside the message: the content, for [`FileOp::Replace`].
     File {
-        op: serde_json::Value,
+        op: FileOp,
     },
     /// Answered by [`Reply::Bytes`]; fewer than asked is the end of the file.
     FileRead {
@@ -136,9 +137,10 @@ pub enum Reply {
     Exec {
         status: Option<ExitStatus>,
     },
-    /// The answer to a file request, as the shim's; `handle` names the file that was opened.
+    /// An opened file has a handle, to be closed; the bytes beside the message are what a shim would put into a
+    /// descriptor (names, entries).
     File {
-        answer: serde_json::Value,
+        answer: FileAnswer,
         #[serde(default)]
         handle: Option<u64>,
     },

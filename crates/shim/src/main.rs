@@ -19,7 +19,6 @@ mod instance;
 mod links;
 mod mounts;
 mod nursery;
-mod posix;
 mod requests;
 mod services;
 mod shim;
