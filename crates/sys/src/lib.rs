@@ -12,6 +12,8 @@ pub mod process;
 
 /// btrfs ioctls: subvolumes, snapshots, quotas. Source: linux/btrfs.h.
 pub mod btrfs;
+/// Whether KVM runs guests here. Source: Documentation/virt/kvm/api.rst.
+pub mod kvm;
 /// Loop devices. Source: loop(4).
 pub mod loopdev;
 /// The mount API of Linux 5.2 and later, and idmapped mounts.

@@ -82,6 +82,7 @@ impl Host {
             nodes: Vec::new(),
             links: Vec::new(),
             limits: Limits::default(),
+            machine: None,
             security: Security::default(),
         }
     }
