@@ -3,5 +3,6 @@
 
 pub mod agent;
 pub mod command;
+pub mod config_drive;
 pub mod firmware;
 pub mod qmp;
