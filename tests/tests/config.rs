@@ -129,3 +129,38 @@ fn the_server_describes_itself_and_its_keys() {
     let keys = daemon.api().get("/1.0/metadata/configuration").unwrap().to_string();
     assert!(keys.contains("limits.memory") && keys.contains("security.nesting"));
 }
+
+#[test]
+fn the_oom_priority_of_a_running_container_changes_at_once() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let daemon = Daemon::start();
+    daemon.launch("c1");
+    let pid = daemon.init_of("c1").0;
+    let score = || daemon.on_host(&["cat", &format!("/proc/{pid}/oom_score_adj")]).ok();
+    daemon.stapes(&["config", "set", "c1", "limits.memory.oom_priority=321"]).ok();
+    assert_eq!(score(), "321\n");
+    daemon.stapes(&["config", "unset", "c1", "limits.memory.oom_priority"]).ok();
+    assert_eq!(score(), "0\n");
+    let refused = daemon.stapes(&["config", "set", "c1", "limits.kernel.nofile=2000"]);
+    assert!(refused.code != 0 && refused.stderr.contains("limits.kernel.nofile"), "{}", refused.stderr);
+}
+
+#[test]
+fn nesting_brings_more_ids_at_the_next_start_and_the_files_keep_their_owners() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let daemon = Daemon::start();
+    daemon.launch("c1");
+    let ids = || daemon.api().exec("c1", &["cat", "/proc/self/uid_map"]).unwrap().1;
+    let size = || ids().split_whitespace().nth(2).unwrap().to_owned();
+    assert_eq!(size(), "65536");
+    assert_eq!(daemon.api().exec("c1", &["sh", "-c", "echo x > /root/mine; chown 1000:33 /root/mine"]).unwrap().0, 0);
+    daemon.stapes(&["stop", "--force", "c1"]).ok();
+    daemon.stapes(&["config", "set", "c1", "security.nesting=true"]).ok();
+    daemon.stapes(&["start", "c1"]).ok();
+    daemon.await_boot("c1");
+    assert_eq!(size(), "262144");
+    let base = ids().split_whitespace().nth(1).unwrap().to_owned();
+    let shown = daemon.api().get("/1.0/instances/c1").unwrap();
+    assert_eq!(shown["config"]["volatile.idmap.base"], base.as_str());
+    assert_eq!(daemon.api().exec("c1", &["stat", "-c", "%u:%g", "/root/mine"]).unwrap().1, "1000:33\n");
+}

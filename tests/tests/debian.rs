@@ -3,6 +3,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use serde_json::json;
 use stapes_testkit::{Daemon, Need, eventually, host_with, image};
 
 const NEEDS: &[Need] =
@@ -11,6 +12,31 @@ const NEEDS: &[Need] =
 /// Built once per target directory: it takes some 20 s.
 fn cache() -> PathBuf {
     stapes_testkit::binaries_dir().join("test-images")
+}
+
+#[test]
+fn a_build_ends_with_its_daemon_and_leaves_nothing() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let mut daemon = Daemon::start();
+    let source = json!({ "type": "image", "protocol": "debian", "alias": "12" });
+    let body = json!({ "name": "d1", "type": "container", "start": false, "source": source });
+    daemon.api().envelope("POST", "/1.0/instances", &body).unwrap();
+    let builders = || {
+        let script = "grep -lxE 'mmdebstrap|apt-get|dpkg|unshare|perl' /proc/[0-9]*/comm";
+        daemon.on_host(&["sh", "-c", script]).stdout
+    };
+    eventually("packages are being unpacked or fetched", Duration::from_secs(120), || {
+        daemon.on_host(&["sh", "-c", "grep -lxE 'apt-get|dpkg' /proc/[0-9]*/comm"]).code == 0
+    });
+    daemon.signal(9);
+    eventually("every process of the build has ended", Duration::from_secs(20), || builders().is_empty());
+    daemon.await_end();
+    daemon.launch_daemon();
+    let builds = daemon.state_dir().join("cache/build");
+    eventually("what it had built is gone", Duration::from_secs(60), || {
+        std::fs::read_dir(&builds).map_or(true, |entries| entries.count() == 0)
+    });
+    daemon.finish();
 }
 
 #[test]

@@ -133,6 +133,28 @@ fn a_client_gone_in_the_middle_ends_its_program() {
 }
 
 #[test]
+fn a_command_is_told_killed_when_its_instance_is_stopped_by_force() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let daemon = Daemon::start();
+    daemon.launch("c1");
+    let mut terminal = Session::exec(daemon.api(), "c1", &["sleep", "1000"], true).unwrap();
+    let mut streams = Session::exec(daemon.api(), "c1", &["sleep", "1000"], false).unwrap();
+    let recorded = json!({ "command": ["sleep", "1000"], "wait-for-websocket": false, "record-output": true });
+    let recorded = daemon.api().envelope("POST", "/1.0/instances/c1/exec", &recorded).unwrap();
+    eventually("all run", Duration::from_secs(20), || {
+        daemon.api().exec("c1", &["sh", "-c", "ps | grep -c '[s]leep 1000'"]).is_ok_and(|(_, out, _)| out.trim() == "3")
+    });
+    let began = std::time::Instant::now();
+    let stop = json!({ "action": "stop", "force": true });
+    daemon.api().operation("PUT", "/1.0/instances/c1/state", &stop).unwrap();
+    assert_eq!(terminal.exit_code(daemon.api()).unwrap(), 137);
+    assert_eq!(streams.exit_code(daemon.api()).unwrap(), 137);
+    let ended = daemon.api().wait(recorded["operation"].as_str().unwrap()).unwrap();
+    assert_eq!(ended["metadata"]["return"], 137, "{ended}");
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[test]
 fn an_exec_in_a_stopped_instance_is_refused_by_name() {
     let Some(_host) = host_with(NEEDS) else { return };
     let daemon = Daemon::start();

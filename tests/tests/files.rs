@@ -1,8 +1,10 @@
 //! The file API: content, owners, and paths that want to leave.
 #![forbid(unsafe_code)]
 
+use std::{io::Write, os::unix::net::UnixStream, time::Duration};
+
 use serde_json::json;
-use stapes_testkit::{Daemon, Need, Response, host_with};
+use stapes_testkit::{Daemon, Need, Response, eventually, host_with};
 
 const NEEDS: &[Need] = &[Need::Root, Need::Programs, Need::StaticBusybox];
 
@@ -106,4 +108,65 @@ fn the_command_line_pushes_and_pulls() {
     daemon.stapes(&["file", "push", from.to_str().unwrap(), "c1/root/data"]).ok();
     daemon.stapes(&["file", "pull", "c1/root/data", to.to_str().unwrap()]).ok();
     assert!(std::fs::read(&to).unwrap() == content, "what was pushed comes back");
+}
+
+/// Begins to push `path` and leaves in the middle, when the daemon has opened what it writes to.
+fn push_half(daemon: &Daemon, path: &str) {
+    let begun = daemon.log().matches("an upload ended before all was written").count();
+    let mut stream = UnixStream::connect(&daemon.api().socket).unwrap();
+    let head =
+        format!("POST /1.0/instances/c1/files?path={path} HTTP/1.1\r\nHost: stapes\r\nContent-Length: 4000000\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&vec![b'h'; 2_000_000]).unwrap();
+    drop(stream);
+    eventually("the daemon noticed", Duration::from_secs(20), || {
+        daemon.log().matches("an upload ended before all was written").count() > begun
+    });
+}
+
+fn names_in(daemon: &Daemon, path: &str) -> Vec<String> {
+    let listed = get(daemon, path).json().unwrap();
+    listed["metadata"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_push_cut_short_leaves_what_was_there_and_nothing_else() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let daemon = Daemon::start();
+    daemon.launch("c1");
+    for state in ["running", "stopped"] {
+        assert_eq!(put(&daemon, "/srv", &[("X-Incus-type", "directory")], b"").status, 200);
+        assert_eq!(put(&daemon, "/srv/old", &[], b"as it was").status, 200, "{state}");
+        push_half(&daemon, "/srv/old");
+        push_half(&daemon, "/srv/new");
+        assert_eq!(get(&daemon, "/srv/old").text(), "as it was", "{state}");
+        assert_eq!(names_in(&daemon, "/srv"), ["old"], "{state}");
+        assert_eq!(put(&daemon, "/srv/old", &[], b"whole").status, 200);
+        assert_eq!(get(&daemon, "/srv/old").text(), "whole", "{state}");
+        assert_eq!(names_in(&daemon, "/srv"), ["old"], "{state}");
+        let stop = json!({ "action": "stop", "force": true });
+        if state == "running" {
+            daemon.api().operation("PUT", "/1.0/instances/c1/state", &stop).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_overwritten_file_keeps_its_owner_mode_and_other_names() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let daemon = Daemon::start();
+    daemon.launch("c1");
+    let run = |script: &str| daemon.api().exec("c1", &["sh", "-c", script]).unwrap();
+    let owner = [("X-Incus-uid", "1000"), ("X-Incus-gid", "33"), ("X-Incus-mode", "0640")];
+    assert_eq!(put(&daemon, "/root/owned", &owner, b"first").status, 200);
+    assert_eq!(run("cd /root; echo target > target; ln -s target link; echo x > one; ln one two").0, 0);
+    for name in ["owned", "link", "one"] {
+        assert_eq!(put(&daemon, &format!("/root/{name}"), &[], b"second").status, 200, "{name}");
+    }
+    assert_eq!(run("cd /root; stat -c '%u:%g %a' owned; cat owned").1, "1000:33 640\nsecond");
+    assert_eq!(run("cd /root; readlink link; cat target").1, "target\nsecond");
+    assert_eq!(run("cat /root/two").1, "second", "both names are one file still");
+    assert_eq!(put(&daemon, "/root/owned", &[("X-Incus-mode", "0600")], b"third").status, 200);
+    assert_eq!(run("stat -c '%u:%g %a' /root/owned").1, "1000:33 600\n");
+    assert_eq!(put(&daemon, "/root", &[], b"no").status, 400, "a directory is no file");
 }

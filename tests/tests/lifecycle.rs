@@ -171,3 +171,32 @@ fn the_console_log_keeps_what_init_printed_and_can_be_cleared() {
     assert_eq!(cleared.status, 200, "{}", cleared.text());
     assert!(!log().contains("started"));
 }
+
+#[test]
+fn the_logs_of_an_instance_say_why_it_did_not_start_and_how_it_ended() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let daemon = Daemon::start();
+    daemon.launch("c1");
+    let list = || daemon.api().get("/1.0/instances/c1/logs").unwrap();
+    assert_eq!(list(), json!(["/1.0/instances/c1/logs/lxc.log", "/1.0/instances/c1/logs/console.log"]));
+    let get = |file: &str| daemon.api().raw("GET", &format!("/1.0/instances/c1/logs/{file}"), &[], &[]).unwrap();
+    assert_eq!((get("lxc.log").status, get("lxc.log").text().as_str()), (200, ""));
+    eventually("init's greeting is in the console's log", Duration::from_secs(10), || {
+        get("console.log").text().contains("started")
+    });
+    for file in ["unix.socket", "..", "..%2f..%2fdatabase", "exec-output.old"] {
+        assert_eq!(get(file).status, 404, "{file}");
+    }
+    let stop = json!({ "action": "stop", "force": true });
+    daemon.api().operation("PUT", "/1.0/instances/c1/state", &stop).unwrap();
+    assert!(get("lxc.log").text().contains("ended: killed, init ended by signal 9"), "{}", get("lxc.log").text());
+    // An init that cannot be run.
+    let delete = |file: &str| daemon.api().raw("DELETE", &format!("/1.0/instances/c1/{file}"), &[], &[]).unwrap();
+    assert_eq!(delete("files?path=/sbin/init").status, 200);
+    assert_ne!(daemon.stapes(&["start", "c1"]).code, 0);
+    let shown = daemon.stapes(&["info", "c1", "--show-log"]).ok();
+    assert!(shown.contains("failed to start: ") && shown.contains("init"), "{shown}");
+    assert_eq!(delete("logs/console.log").status, 200);
+    assert_eq!(delete("logs/lxc.log").status, 400);
+    assert_eq!(list(), json!(["/1.0/instances/c1/logs/lxc.log"]));
+}

@@ -83,3 +83,59 @@ fn events_tell_of_operations_and_of_what_happened() {
     assert!(actions.iter().any(|a| a == "instance-created"), "{actions:?}");
     assert!(operations >= 2, "an operation is told at least at its start and end");
 }
+
+/// Reads events up to the first lifecycle event `action`; the position after it, and whether a gap was announced.
+fn follow(events: &mut Socket, action: &str) -> (String, bool) {
+    let (mut position, mut gap, mut found) = (String::new(), false, false);
+    eventually(action, Duration::from_secs(30), || {
+        while !found && let Some(event) = events.next_json(Duration::from_millis(200)).unwrap() {
+            position = event["position"].as_str().expect("a position").to_owned();
+            gap |= event["type"] == "gap";
+            found = event["metadata"]["action"] == action;
+        }
+        found
+    });
+    (position, gap)
+}
+
+#[test]
+fn events_go_on_where_a_listener_stood_and_a_gap_is_announced() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let mut daemon = Daemon::start();
+    let listen = |daemon: &Daemon, since: &str| {
+        Socket::open(daemon.api(), &format!("/1.0/events?type=lifecycle&since={since}")).unwrap()
+    };
+    let profile = |daemon: &Daemon, name: &str| {
+        daemon.api().sync("POST", "/1.0/profiles", &json!({ "name": name })).unwrap();
+    };
+    // A listener that knows no position asks for an impossible one, and is told to read the state anew.
+    let mut events = listen(&daemon, "0.0");
+    profile(&daemon, "p1");
+    let (position, gap) = follow(&mut events, "profile-created");
+    assert!(gap);
+    drop(events);
+    // While nobody listened, and then live, on one connection.
+    daemon.api().sync("POST", "/1.0/profiles/p1", &json!({ "name": "p2" })).unwrap();
+    let mut events = listen(&daemon, &position);
+    assert!(!follow(&mut events, "profile-renamed").1);
+    daemon.api().sync("DELETE", "/1.0/profiles/p2", &json!(null)).unwrap();
+    let (position, gap) = follow(&mut events, "profile-deleted");
+    assert!(!gap);
+    // A daemon that was asked to end has kept everything.
+    profile(&daemon, "p3");
+    daemon.terminate();
+    daemon.launch_daemon();
+    let mut events = listen(&daemon, &position);
+    let (position, gap) = follow(&mut events, "profile-created");
+    assert!(!gap);
+    // One that was killed may have lost the newest: whoever asks for them is told so, and hears what comes.
+    profile(&daemon, "p4");
+    daemon.kill();
+    daemon.launch_daemon();
+    let mut events = listen(&daemon, &position);
+    daemon.api().sync("DELETE", "/1.0/profiles/p4", &json!(null)).unwrap();
+    let (next, gap) = follow(&mut events, "profile-deleted");
+    assert!(gap);
+    let epoch = |position: &str| position.split('.').next().map(str::to_owned);
+    assert_ne!(epoch(&next), epoch(&position));
+}

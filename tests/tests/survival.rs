@@ -76,6 +76,37 @@ fn an_end_while_no_daemon_watched_is_noticed_by_the_next() {
     daemon.await_boot("c1");
 }
 
+#[test]
+fn a_reboot_asked_for_while_no_daemon_watched_is_done_by_the_next() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let mut daemon = Daemon::start();
+    // No start of its own: what is down for good stays down.
+    for name in ["c1", "c2"] {
+        let mut body = launch_body(name);
+        body["config"] = json!({ "boot.autostart": "false" });
+        daemon.api().operation("POST", "/1.0/instances", &body).unwrap();
+        daemon.await_boot(name);
+    }
+    let before = daemon.init_of("c1");
+    let script = "while [ -e /run/booted ]; do sleep 0.1; done; reboot -f";
+    let command = json!({ "command": ["sh", "-c", script], "wait-for-websocket": false });
+    daemon.api().envelope("POST", "/1.0/instances/c1/exec", &command).unwrap();
+    let bystander = daemon.init_of("c2").0;
+    daemon.kill();
+    // Not made but removed: the host's root has no id in there that a new file could have.
+    daemon.on_host(&["rm", &format!("/proc/{}/root/run/booted", before.0)]).ok();
+    daemon.kill_inside(bystander);
+    let is_gone = || daemon.on_host(&["test", "-d", &format!("/proc/{}", before.0)]).code != 0;
+    eventually("init has ended", Duration::from_secs(30), is_gone);
+    daemon.launch_daemon();
+    eventually("c1 runs again", Duration::from_secs(30), || {
+        daemon.status_of("c1") == "Running" && daemon.init_of("c1") != before
+    });
+    daemon.await_boot("c1");
+    assert_eq!(daemon.status_of("c2"), "Stopped");
+    daemon.finish();
+}
+
 /// The shim is found as the parent of init, in the daemon's own PID namespace.
 #[test]
 fn a_killed_shim_ends_no_container_and_hangs_no_request() {

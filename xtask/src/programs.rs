@@ -78,15 +78,19 @@ pub fn build(profile: Profile) -> Result<PathBuf> {
 fn build_shim(profile: Profile) -> Result<PathBuf> {
     let host = host_triple()?;
     let static_dir = target_dir().join("static");
+    let (profile, dir) = match profile {
+        Profile::Release => ("shim", "shim"),
+        Profile::Dev => (profile.name(), profile.dir()),
+    };
     let mut command = cargo();
     command
-        .args(["build", "--locked", "--package", "stapes-shim", "--profile", profile.name(), "--target", &host])
+        .args(["build", "--locked", "--package", "stapes-shim", "--profile", profile, "--target", &host])
         .arg("--target-dir")
         .arg(&static_dir)
         .env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
     run(&mut command)?;
-    Ok(static_dir.join(host).join(profile.dir()).join("stapes-shim"))
+    Ok(static_dir.join(host).join(dir).join("stapes-shim"))
 }
 
 fn host_triple() -> Result<String> {

@@ -7,7 +7,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio_tungstenite::WebSocketStream;
 pub use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{client::IntoClientRequest, protocol::WebSocketConfig};
 
 use crate::{Error, Target, Upload};
 
@@ -30,6 +30,10 @@ pub(crate) async fn connect(socket: &Path) -> Result<SendRequest<Upload>, Error>
     Ok(sender)
 }
 
+/// The library's own buffer of 128 KiB is zeroed for each websocket, which cost a short command more than all else that it
+/// sends; the daemon sends 32 KiB at a time.
+const READ_BUFFER: usize = 32 << 10;
+
 /// Opens a websocket.
 pub(crate) async fn websocket(socket: &Path, target: &Target) -> Result<Socket, Error> {
     use tokio_tungstenite::tungstenite::Error as Ws;
@@ -37,7 +41,8 @@ pub(crate) async fn websocket(socket: &Path, target: &Target) -> Result<Socket, 
     let request = format!("ws://localhost{}", target.as_str())
         .into_client_request()
         .map_err(|cause| Error::protocol("cannot form the websocket request").because(&cause))?;
-    match tokio_tungstenite::client_async(request, stream).await {
+    let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER).write_buffer_size(0);
+    match tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await {
         Ok((websocket, _)) => Ok(websocket),
         Err(Ws::Http(answer)) => {
             let body = answer.body().as_deref().unwrap_or_default();

@@ -81,6 +81,9 @@ fn wait(running: &dyn stapes_instance::Running, wanted: impl Fn(&Event) -> bool)
     loop {
         while let Some(event) = running.next_event() {
             if wanted(&event) {
+                if matches!(event, Event::Exited { .. }) {
+                    running.acknowledge_exit();
+                }
                 return;
             }
         }

@@ -12,7 +12,7 @@ use stapes_instance::{
 use stapes_model::InstanceId;
 use stapes_shim_api as wire;
 
-/// The request and, for a replacement, its content in a file of memory.
+/// The request and the file that goes with it: for a replacement its content, in a file of memory.
 pub fn file_op(request: &FileRequest) -> io::Result<(wire::FileOp, Option<OwnedFd>)> {
     use FileRequest as R;
     let path = path(request).to_owned();
@@ -26,6 +26,8 @@ pub fn file_op(request: &FileRequest) -> io::Result<(wire::FileOp, Option<OwnedF
             };
             wire::FileOp::Write { path, how, uid, gid, mode }
         }
+        R::WriteWhole { uid, gid, mode, .. } => wire::FileOp::WriteWhole { path, uid, gid, mode },
+        R::PutInPlace { file, .. } => return Ok((wire::FileOp::PutInPlace { path }, Some(file.try_clone()?))),
         R::MakeDirectory { uid, gid, mode, .. } => wire::FileOp::MakeDirectory { path, uid, gid, mode },
         R::MakeSymlink { target, uid, gid, .. } => wire::FileOp::MakeSymlink { path, target, uid, gid },
         R::Remove { recursive, .. } => wire::FileOp::Remove { path, recursive },
@@ -65,6 +67,8 @@ pub fn path(request: &FileRequest) -> &str {
         R::Stat { path }
         | R::Read { path }
         | R::Write { path, .. }
+        | R::WriteWhole { path, .. }
+        | R::PutInPlace { path, .. }
         | R::MakeDirectory { path, .. }
         | R::MakeSymlink { path, .. }
         | R::Remove { path, .. }
@@ -126,6 +130,7 @@ pub fn file_reply(path: &str, answer: wire::FileAnswer, fd: Option<OwnedFd>) -> 
         wire::FileAnswer::Meta(found) => FileReply::Meta(meta(found)),
         wire::FileAnswer::Link { target, meta: found } => FileReply::Link { target, meta: meta(found) },
         wire::FileAnswer::Opened(found) => FileReply::Opened { fd: fd.ok_or_else(missing)?, meta: meta(found) },
+        wire::FileAnswer::Beside(found) => FileReply::Beside { fd: fd.ok_or_else(missing)?, meta: meta(found) },
         wire::FileAnswer::Listed(found) => {
             let bytes = content(path, fd.ok_or_else(missing)?)?;
             let mut names: Vec<String> = bytes

@@ -13,7 +13,9 @@ use rustix::fs::{Mode, OFlags};
 use stapes_cgroup::{Cgroups, Group, Leaf};
 use stapes_instance::{Driver, DriverError, FileReply, FileRequest, Plan, Running, SpawnService};
 use stapes_model::{InstanceId, InstanceType};
-use stapes_shim_api::{NurseryReply, NurseryRequest, Reply, Request, SHIM_SOCKET, Status, Takeover, VERSION};
+use stapes_shim_api::{
+    FailureKind, NurseryReply, NurseryRequest, Reply, Request, SHIM_SOCKET, Status, Takeover, VERSION,
+};
 use stapes_sys::socket;
 
 use crate::{
@@ -325,6 +327,9 @@ impl Driver for ContainerDriver {
         // A connection of its own: the answer may take as long as the disk does.
         match self.inner.nursery.connect()?.ask(&NurseryRequest::File { op }, &fds, FILE_PATIENCE) {
             Ok((NurseryReply::File(answer), mut fds)) => convert::file_reply(path, answer, fds.pop()),
+            Ok((NurseryReply::Failed(failure), _)) if failure.kind == FailureKind::Unsupported => {
+                Err(DriverError::Unsupported { what: format!("this request on {path}"), reason: failure.message })
+            }
             Ok((NurseryReply::Failed(failure), _)) => {
                 Err(DriverError::File { path: path.to_owned(), reason: failure.message, errno: failure.errno })
             }

@@ -202,7 +202,15 @@ impl Running for Container {
     }
 
     fn update_limits(&self, limits: &Limits) -> Result<(), DriverError> {
-        self.group.apply(limits).map_err(|error| self.group_error("limit", error))
+        self.group.apply(limits).map_err(|error| self.group_error("limit", error))?;
+        if self.ended() {
+            return Err(DriverError::NotRunning { id: self.id });
+        }
+        // Of init and what it starts from now on; what runs inside may have set its own.
+        let path = format!("/proc/{}/oom_score_adj", self.held.status.pid);
+        std::fs::write(path, limits.oom_score_adj.unwrap_or(0).to_string()).map_err(|error| {
+            DriverError::other(format!("failed to set limits.memory.oom_priority of {}", self.id), error)
+        })
     }
 
     fn usage(&self) -> Result<Usage, DriverError> {
@@ -228,14 +236,19 @@ impl Running for Container {
             Ok(None) | Err(_) => Event::ShimLost,
         };
         match event {
-            Event::Exited { .. } => {
-                self.over.store(true, Ordering::Relaxed);
-                let _ = self.ask("", &Request::AcknowledgeExit, &[], PATIENCE);
-                self.inner.clean_later(self.id, self.run);
-            }
-            Event::ShimLost => self.over.store(true, Ordering::Relaxed),
+            Event::Exited { .. } | Event::ShimLost => self.over.store(true, Ordering::Relaxed),
             Event::ExecExited { .. } => {}
         }
         Some(event)
+    }
+
+    fn acknowledge_exit(&self) {
+        let asked = self.ask("", &Request::AcknowledgeExit, &[], PATIENCE);
+        if asked.is_err() {
+            // Its socket may have been removed with the instance. The answer is one event too many, and nobody reads it.
+            let request = stapes_shim_api::encode(&Request::AcknowledgeExit);
+            let _ = socket::send(self.events.as_fd(), &request, &[], false);
+        }
+        self.inner.clean_later(self.id, self.run);
     }
 }

@@ -16,7 +16,7 @@ pub fn time_or_epoch(at: Option<chrono::DateTime<chrono::Utc>>) -> api::Timestam
     at.map_or(api::Timestamp::EPOCH, Into::into)
 }
 
-pub fn instance(record: &records::Instance, expanded: &Expanded, status: Status) -> api::Instance {
+pub fn instance(record: &records::Instance, expanded: Expanded, status: Status) -> api::Instance {
     api::Instance {
         architecture: record.architecture.clone(),
         config: record.config.clone(),
@@ -27,8 +27,8 @@ pub fn instance(record: &records::Instance, expanded: &Expanded, status: Status)
         stateful: false,
         description: record.description.clone(),
         created_at: time(record.created_at),
-        expanded_config: expanded.config.clone(),
-        expanded_devices: expanded.devices.clone(),
+        expanded_config: expanded.config,
+        expanded_devices: expanded.devices,
         name: record.name.to_string(),
         status: status.as_str().to_owned(),
         status_code: api::StatusCode(status.code()),

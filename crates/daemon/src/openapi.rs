@@ -13,6 +13,7 @@ const OTHER_ANSWERS: &[(&str, &str)] = &[
     ("/1.0/instances/{name}/sftp", "a connection that speaks SFTP"),
     ("/1.0/instances/{name}/console", "the console's log"),
     ("/1.0/instances/{name}/logs/exec-output/{file}", "what a command wrote"),
+    ("/1.0/instances/{name}/logs/{file}", "the log file"),
     ("/1.0/events", "a websocket of events"),
     ("/1.0/operations/{id}/websocket", "a websocket of the operation's stream"),
     ("/1.0/metadata/configuration", "the configuration keys, by group"),

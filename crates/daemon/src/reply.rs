@@ -1,11 +1,11 @@
 //! What a handler answers, and how it becomes HTTP.
 
-use std::{collections::BTreeMap, io};
+use std::{cell::RefCell, collections::BTreeMap, io};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::{Response, StatusCode, body::Frame, header};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use stapes_engine::{Error, operations::Operation};
@@ -100,6 +100,22 @@ pub fn to_text(value: &impl Serialize) -> Result<Reply> {
     serde_json::to_string(value).map(Reply::Text).map_err(|error| {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer could not be written: {error}"))
     })
+}
+
+/// A JSON array of what an iterator yields: each element is made when it is written, and the list is never whole in
+/// memory. Can be written once.
+pub struct Each<I>(RefCell<I>);
+
+impl<I: Iterator> Each<I> {
+    pub fn of(iterator: I) -> Self {
+        Self(RefCell::new(iterator))
+    }
+}
+
+impl<I: Iterator<Item: Serialize>> Serialize for Each<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.borrow_mut().by_ref())
+    }
 }
 
 pub fn to_value(value: &impl Serialize) -> Result<Value> {

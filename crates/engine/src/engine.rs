@@ -14,6 +14,7 @@ use stapes_store::{Check, Revision, Store, Transaction, Write};
 
 use crate::{
     Error, HostNetwork, Result, World,
+    app::KnownMetadata,
     events::Events,
     id_ranges::IdSupply,
     index::{Index, Stored},
@@ -59,6 +60,7 @@ pub struct Engine {
     pub(crate) reserved: Reserved,
     /// One unpacking at a time of one image into one pool: the second launch waits for the first.
     pub(crate) unpacking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    pub(crate) metadata: KnownMetadata,
     containers: Arc<dyn Driver>,
     pools: RwLock<HashMap<PoolName, Arc<dyn Pool>>>,
     _watch: stapes_store::WatchGuard,
@@ -93,6 +95,7 @@ impl Engine {
             ids: parts.ids,
             reserved: Reserved::default(),
             unpacking: Mutex::default(),
+            metadata: KnownMetadata::default(),
             containers: parts.containers,
             pools: RwLock::default(),
             _watch: watch,

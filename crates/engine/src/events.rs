@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use tokio::sync::broadcast;
 
-use crate::World;
+use crate::{World, operations::Snapshot};
 
 /// How many events a listener may lag behind before it is told that it lost some.
 const BACKLOG: usize = 4096;
@@ -66,29 +67,48 @@ impl Events {
     /// Tells everyone that `action` (such as `instance-started`) happened to `source` (a URL of the API).
     pub fn lifecycle(&self, project: &str, action: &str, source: &str, requestor: Option<&Requestor>, context: Value) {
         let name = source.rsplit('/').next().unwrap_or_default();
-        let metadata = json!({
-            "action": action, "source": source, "context": context, "requestor": requestor,
-            "name": name, "project": project,
-        });
-        self.send(EventKind::Lifecycle, project, metadata);
+        self.send(EventKind::Lifecycle, project, &Lifecycle { action, source, context, requestor, name, project });
     }
 
     /// Tells everyone the present state of an operation.
-    pub fn operation(&self, project: &str, operation: Value) {
-        self.send(EventKind::Operation, project, operation);
+    pub fn operation(&self, operation: &Snapshot) {
+        self.send(EventKind::Operation, &operation.project, operation);
     }
 
-    fn send(&self, kind: EventKind, project: &str, metadata: Value) {
-        let event = json!({
-            "type": kind.as_str(),
-            "timestamp": self.world.now().to_rfc3339_opts(chrono::SecondsFormat::Nanos, true),
-            "metadata": metadata,
-            "location": self.location,
-            "project": project,
-        });
-        let text: Arc<str> = event.to_string().into();
+    fn send(&self, kind: EventKind, project: &str, metadata: &impl Serialize) {
+        let timestamp = self.world.now().to_rfc3339_opts(chrono::SecondsFormat::Nanos, true);
+        let envelope =
+            Envelope { kind: kind.as_str(), timestamp: &timestamp, metadata, location: &self.location, project };
+        let text: Arc<str> = match serde_json::to_string(&envelope) {
+            Ok(text) => text.into(),
+            Err(error) => {
+                tracing::error!(kind = kind.as_str(), %error, "an event could not be written");
+                return;
+            }
+        };
         let position = self.journal.append_event(&text);
         // Nobody listening is no error.
         let _ = self.sender.send(Event { kind, project: project.to_owned(), text, position });
     }
+}
+
+/// An event as Incus writes it.
+#[derive(Serialize)]
+struct Envelope<'a, T: Serialize> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    timestamp: &'a str,
+    metadata: &'a T,
+    location: &'a str,
+    project: &'a str,
+}
+
+#[derive(Serialize)]
+struct Lifecycle<'a> {
+    action: &'a str,
+    source: &'a str,
+    context: Value,
+    requestor: Option<&'a Requestor>,
+    name: &'a str,
+    project: &'a str,
 }

@@ -1,7 +1,10 @@
 //! The host as the store says: what was interrupted is finished or undone, what runs is adopted, what should be there is
 //! there. One code for start-up and for recovery after a crash.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use serde_json::Value;
 use stapes_journal::{OpenIntent, Outcome};
@@ -9,12 +12,15 @@ use stapes_model::{Fingerprint, InstanceId, InstanceName, PoolName};
 
 use crate::{
     Engine, Error, Result,
-    app::{Expanded, exec},
+    app::{Expanded, REBOOT, exec},
     index::Stored,
     live::LiveInstance,
     operations::{ACCEPTED, Snapshot, Status},
     records,
 };
+
+/// Shims that are asked at the same time.
+const ADOPTERS: usize = 4;
 
 /// What a start found and did, for the log.
 #[derive(Debug, Default)]
@@ -30,6 +36,8 @@ pub struct Adopted {
     pub instances: Vec<(InstanceId, Arc<LiveInstance>)>,
     /// Operations of commands that an earlier daemon started in them.
     commands: Vec<OpenIntent>,
+    /// Starts that instances asked for from inside and that an earlier daemon had not come to.
+    reboots: BTreeMap<InstanceId, Vec<OpenIntent>>,
 }
 
 impl Engine {
@@ -39,10 +47,14 @@ impl Engine {
         self.ensure_default_project()?;
         self.open_pools();
         let mut report = Reconciled::default();
-        let mut commands = Vec::new();
+        let (mut commands, mut reboots) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
         for open in self.journal.open_intents()? {
             if open.steps.iter().any(|step| step.name == exec::NOTE) {
                 commands.push(open);
+                continue;
+            }
+            if let Some(id) = rebooting(&open) {
+                reboots.entry(id).or_default().push(open);
                 continue;
             }
             crate::failpoint::reached("before settling");
@@ -61,21 +73,25 @@ impl Engine {
                 self.close_interrupted(&open)?;
             }
         }
-        let adopted = self.adopt_all();
+        let adopted = self.adopt_all(&reboots);
         report.adopted = adopted.len();
         let keep: HashSet<_> = adopted.iter().map(|(id, _)| *id).collect();
         report.swept = self.driver(stapes_model::InstanceType::Container)?.sweep(&keep)?;
         report.swept.extend(self.sweep_files());
         self.networks_up();
         self.mark_up();
-        Ok((report, Adopted { instances: adopted, commands }))
+        Ok((report, Adopted { instances: adopted, commands, reboots }))
     }
 
     /// Follows adopted instances, and starts what ran when the host went down. Needs the runtime.
     pub fn resume(self: &Arc<Self>, adopted: Adopted) {
         // Chosen while every adopted instance still counts as live: the end of one that is told of in a moment is no
         // reason to start it again.
-        let wanted = self.to_autostart();
+        let mut wanted = self.to_autostart();
+        wanted.retain(|(instance, _)| !adopted.reboots.contains_key(&instance.id));
+        for (id, opens) in adopted.reboots {
+            tokio::spawn(Arc::clone(self).resume_reboot(id, opens));
+        }
         for command in adopted.commands {
             self.resume_command(&command);
         }
@@ -105,7 +121,26 @@ impl Engine {
         }
     }
 
-    fn adopt_all(&self) -> Vec<(InstanceId, Arc<LiveInstance>)> {
+    /// Starts an instance that asked for it while its daemon was killed. Until it runs or cannot, what the journal says
+    /// of it stays open: this daemon may be killed as well.
+    async fn resume_reboot(self: Arc<Self>, id: InstanceId, opens: Vec<OpenIntent>) {
+        let instance = self.index.read().instances.get(&id).cloned();
+        if let Some(instance) = instance.filter(|_| self.live.get(&id).is_none())
+            && !self.start_again(&instance).await
+        {
+            let engine = Arc::clone(&self);
+            if let Err(error) = self.lanes.fast(move || engine.record_power(&id, false)).await {
+                tracing::warn!(instance = %id, error = crate::chain(&error), "the power state was not recorded");
+            }
+        }
+        for open in opens {
+            if let Err(error) = self.close_interrupted(&open) {
+                tracing::error!(error = crate::chain(&error), "an interrupted operation stays open");
+            }
+        }
+    }
+
+    fn adopt_all(&self, reboots: &BTreeMap<InstanceId, Vec<OpenIntent>>) -> Vec<(InstanceId, Arc<LiveInstance>)> {
         let ids: Vec<_> = self.index.read().instances.keys().copied().collect();
         let adopt = |id: &InstanceId| match self.adopt_one(id) {
             Ok(live) => Some((*id, live?)),
@@ -114,13 +149,21 @@ impl Engine {
                 None
             }
         };
-        let adopted: Vec<_> = ids.iter().filter_map(adopt).collect();
+        // Each is a conversation with its shim: while one answers, another is asked.
+        let share = ids.len().div_ceil(ADOPTERS).max(1);
+        let adopted: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = ids
+                .chunks(share)
+                .map(|part| scope.spawn(move || part.iter().filter_map(adopt).collect::<Vec<_>>()))
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
+        });
         let was_up = self.was_up();
         for id in &ids {
             let runs = self.live.get(id).is_some();
             let recorded = self.index.read().instances.get(id).is_some_and(|instance| instance.ran());
             // After a reboot of the host what ran is to be started again, and `autostart` reads it from the record.
-            if runs == recorded || (recorded && !was_up) {
+            if runs == recorded || (recorded && (!was_up || reboots.contains_key(id))) {
                 continue;
             }
             tracing::info!(instance = %id, runs, "it started or ended while no daemon watched");
@@ -309,6 +352,13 @@ impl Engine {
             }
         }
     }
+}
+
+/// The instance that an open operation starts because it was asked to from inside.
+fn rebooting(open: &OpenIntent) -> Option<InstanceId> {
+    let noted = open.steps.iter().find(|step| step.name == REBOOT).map(|step| &step.detail);
+    let plan = noted.or_else(|| (open.intent.kind == REBOOT).then_some(&open.intent.plan))?;
+    field(plan, "id").ok()
 }
 
 fn number(config: &records::Config, key: &str) -> Option<i64> {

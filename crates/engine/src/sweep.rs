@@ -93,7 +93,18 @@ impl Engine {
         }
         std::thread::spawn(move || {
             let mut swept = Vec::new();
-            builds.iter().for_each(|(_, path)| remove_directory(path, &mut swept));
+            for (_, path) in &builds {
+                // The kernel may still be ending the processes that were writing there.
+                for _ in 0..50 {
+                    match std::fs::remove_dir_all(path) {
+                        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+                            std::thread::sleep(std::time::Duration::from_millis(100));
+                        }
+                        _ => break,
+                    }
+                }
+                remove_directory(path, &mut swept);
+            }
             tracing::info!(count = swept.len(), "removed unfinished image builds");
         });
     }

@@ -71,6 +71,17 @@ pub enum FileOp {
         gid: Option<u32>,
         mode: Option<u32>,
     },
+    /// Answered by [`FileAnswer::Beside`], or by `Opened` where it can only be written in place.
+    WriteWhole {
+        path: String,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        mode: Option<u32>,
+    },
+    /// The file of a `WriteWhole` is the last descriptor of the message.
+    PutInPlace {
+        path: String,
+    },
     MakeDirectory {
         path: String,
         uid: Option<u32>,
@@ -142,6 +153,8 @@ impl FileOp {
             Self::Stat { path }
             | Self::Read { path }
             | Self::Write { path, .. }
+            | Self::WriteWhole { path, .. }
+            | Self::PutInPlace { path }
             | Self::MakeDirectory { path, .. }
             | Self::MakeSymlink { path, .. }
             | Self::Remove { path, .. }
@@ -166,6 +179,8 @@ pub enum FileAnswer {
     Meta(FileMeta),
     /// One descriptor comes with it.
     Opened(FileMeta),
+    /// One descriptor comes with it, of a file that has no name yet.
+    Beside(FileMeta),
     /// The names, each ended by a zero byte, are the content of the one descriptor that comes with it.
     Listed(FileMeta),
     /// The entries are the content of the one descriptor that comes with it: each `st_mode uid gid size mtime name`,

@@ -8,12 +8,12 @@ mod posix;
 
 use std::{
     io::{self, Read, Write},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid},
+    fs::{AtFlags, FileType, Gid, Mode, OFlags, StatxFlags, Uid},
     io::Errno,
 };
 use stapes_file_api::{FileAnswer, FileKind, FileMeta, FileOp, WriteMode};
@@ -22,8 +22,14 @@ use stapes_sys::fs;
 /// What a request answers: a message, and the descriptor that goes with it.
 pub type Answer = io::Result<(FileAnswer, Option<OwnedFd>)>;
 
-/// Does `op` beneath `root`, with this process's rights. `content` is that of [`FileOp::Replace`]. The umask should be 0.
-pub fn apply(root: BorrowedFd<'_>, op: &FileOp, content: Option<OwnedFd>) -> Answer {
+/// The directory of this process's descriptors, which [`apply`] needs: it may not be in view any more by then.
+pub fn own_files() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open("/proc/self/fd", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Does `op` beneath `root`, with this process's rights. `content` is that of [`FileOp::Replace`], or the file of
+/// [`FileOp::PutInPlace`]. The umask should be 0.
+pub fn apply(root: BorrowedFd<'_>, op: &FileOp, content: Option<OwnedFd>, own_files: BorrowedFd<'_>) -> Answer {
     let done = |()| (FileAnswer::Done, None);
     if let Some(answer) = posix::apply(root, op) {
         return answer;
@@ -37,6 +43,15 @@ pub fn apply(root: BorrowedFd<'_>, op: &FileOp, content: Option<OwnedFd>) -> Ans
         FileOp::Write { path, how, uid, gid, mode } => {
             write(root, path, *how, Owner { uid: *uid, gid: *gid, mode: *mode })
         }
+        FileOp::WriteWhole { path, uid, gid, mode } => {
+            let owner = Owner { uid: *uid, gid: *gid, mode: *mode };
+            match beside(root, path, owner) {
+                Ok(Some(fd)) => Ok((FileAnswer::Beside(meta(fd.as_fd())?), Some(fd))),
+                // Written in place it either works or fails with the reason that counts.
+                Ok(None) | Err(_) => write(root, path, WriteMode::Overwrite, owner),
+            }
+        }
+        FileOp::PutInPlace { path } => put_in_place(root, path, content.ok_or(Errno::BADF)?, own_files).map(done),
         FileOp::MakeDirectory { path, uid, gid, mode } => {
             make_directory(root, path, Owner { uid: *uid, gid: *gid, mode: *mode }).map(done)
         }
@@ -177,6 +192,71 @@ fn write(root: BorrowedFd<'_>, path: &str, how: WriteMode, owner: Owner) -> Answ
     Ok((FileAnswer::Opened(meta(fd.as_fd())?), Some(fd)))
 }
 
+/// A file without a name in the directory of `path`, with the owner and mode that the file there has or a new one gets;
+/// `None` if what is there must not be replaced.
+fn beside(root: BorrowedFd<'_>, path: &str, owner: Owner) -> io::Result<Option<OwnedFd>> {
+    if path.ends_with('/') {
+        return Ok(None);
+    }
+    let (parent, name) = fs::open_parent(root, path)?;
+    let owner = match fs::open_in_root(parent.as_fd(), &name, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()) {
+        Ok(there) => {
+            if !is_replaceable(&parent, &name, &there)? {
+                return Ok(None);
+            }
+            let meta = meta(there.as_fd())?;
+            let Owner { uid, gid, mode } = owner;
+            Owner { uid: uid.or(Some(meta.uid)), gid: gid.or(Some(meta.gid)), mode: mode.or(Some(meta.mode)) }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => owner.or_default(0o644),
+        Err(error) => return Err(error),
+    };
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(&parent, ".", flags, Mode::RUSR | Mode::WUSR)?;
+    owner.apply(fd.as_fd())?;
+    Ok(Some(fd))
+}
+
+/// A regular file that is nothing beyond this name, its content, owner and mode.
+fn is_replaceable(parent: &OwnedFd, name: &str, there: &OwnedFd) -> io::Result<bool> {
+    let stat = rustix::fs::fstat(there)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink != 1 {
+        return Ok(false);
+    }
+    let mount = |fd| rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).map(|stat| stat.stx_mnt_id);
+    if mount(parent)? != mount(there)? {
+        return Ok(false);
+    }
+    // A descriptor of O_PATH has no attributes to ask for. Looked at above: no device is opened, or only a race inside.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    let attributes = rustix::fs::flistxattr(&opened, &mut [0u8; 0][..]);
+    Ok(matches!(attributes, Ok(0) | Err(Errno::NOTSUP)))
+}
+
+fn put_in_place(root: BorrowedFd<'_>, path: &str, file: OwnedFd, own_files: BorrowedFd<'_>) -> io::Result<()> {
+    let (parent, name) = fs::open_parent(root, path)?;
+    // By the link in /proc: to link a bare descriptor takes a capability that root inside has not.
+    let number = file.as_raw_fd().to_string();
+    let link = |name: &str| rustix::fs::linkat(own_files, number.as_str(), &parent, name, AtFlags::SYMLINK_FOLLOW);
+    match link(&name) {
+        // Only rename(2) replaces.
+        Err(Errno::EXIST) => {}
+        other => return Ok(other?),
+    }
+    let beside = unique_name();
+    link(&beside)?;
+    rustix::fs::renameat(&parent, &*beside, &parent, &*name).map_err(|error| {
+        let _ = rustix::fs::unlinkat(&parent, &*beside, AtFlags::empty());
+        error.into()
+    })
+}
+
+fn unique_name() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!(".stapes-{:x}-{:x}", now.as_nanos(), std::process::id())
+}
+
 fn make_directory(root: BorrowedFd<'_>, path: &str, owner: Owner) -> io::Result<()> {
     let open = || fs::open_in_root(root, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
     let Ok((parent, name)) = fs::open_parent(root, path) else { return open().map(drop) };
@@ -202,8 +282,7 @@ fn remove(root: BorrowedFd<'_>, path: &str, recursive: bool) -> io::Result<()> {
 
 fn replace(root: BorrowedFd<'_>, path: &str, content: OwnedFd, owner: Owner) -> io::Result<()> {
     let (parent, name) = fs::open_parent(root, path)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let beside = format!(".stapes-{:x}-{:x}", now.as_nanos(), std::process::id());
+    let beside = unique_name();
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(&parent, &*beside, flags, Mode::RUSR | Mode::WUSR)?;
     let fill = || {

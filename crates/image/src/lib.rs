@@ -21,6 +21,7 @@ pub mod store;
 mod tarball;
 pub mod templates;
 mod unpack;
+mod whole;
 pub mod worker;
 mod xattr;
 
@@ -31,6 +32,7 @@ pub use fingerprint::{Hasher, fingerprint};
 pub use inspect::{ImageFiles, ImageKind, Inspected, inspect};
 pub use metadata::{ImageMetadata, TemplateSpec};
 pub use unpack::{UnpackLimits, WorkerCommand, unpack};
+pub use whole::check_whole;
 
 /// Entrances for fuzz targets: whatever the bytes are, these return.
 #[doc(hidden)]

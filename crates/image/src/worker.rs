@@ -285,7 +285,12 @@ mod squashfs {
     fn run(program: &Path, args: &[&str], file: &File) -> Result<std::process::Output, UnpackFault> {
         let failed = |error: io::Error| cannot("run unsquashfs", error);
         let input = file.try_clone().map_err(failed)?;
-        let output = Command::new(program).args(args).arg("/proc/self/fd/0").stdin(Stdio::from(input)).output();
+        let mut command = Command::new(program);
+        let output = stapes_sys::exec::die_with_parent(&mut command)
+            .args(args)
+            .arg("/proc/self/fd/0")
+            .stdin(Stdio::from(input))
+            .output();
         output.map_err(failed)
     }
 

@@ -79,6 +79,9 @@ pub trait Running: Send + Sync {
     fn events_fd(&self) -> BorrowedFd<'_>;
     /// The next event, or `None` when there is none now. After [`Event::Exited`] or [`Event::ShimLost`] no more follow.
     fn next_event(&self) -> Option<Event>;
+    /// What followed from [`Event::Exited`] is written down: until then whoever adopts the instance is told of the end
+    /// again. May run twice; a start of the same instance does it too.
+    fn acknowledge_exit(&self);
 }
 
 /// What happened to a running instance.

@@ -1,4 +1,4 @@
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -58,8 +58,7 @@ pub enum Create {
 /// One request on an instance's file system. Paths are absolute inside the instance and resolved beneath its root
 /// (`openat2`, `RESOLVE_IN_ROOT`, no magic links): a symlink inside cannot lead outside. Done in a short-lived forked
 /// child, so that a FUSE mount inside cannot stall anyone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "snake_case")]
+#[derive(Debug, Clone)]
 pub enum FileRequest {
     /// Metadata without following a last symlink.
     Stat {
@@ -77,6 +76,22 @@ pub enum FileRequest {
         uid: Option<u32>,
         gid: Option<u32>,
         mode: Option<u32>,
+    },
+    /// As an overwriting [`FileRequest::Write`], but answered by [`FileReply::Beside`]: nothing changes until the file is
+    /// put in place, and one that is let go leaves nothing. What stands for more than a name keeps its identity and is
+    /// answered by [`FileReply::Opened`], to be written in place: a symlink (its target is written), a file with other
+    /// hard links, extended attributes or a mount of its own; so is everything on a file system without `O_TMPFILE`.
+    WriteWhole {
+        path: String,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        mode: Option<u32>,
+    },
+    /// Gives a file of [`FileReply::Beside`] its name, in the place of what had it. `EXDEV` when the instance was started
+    /// or stopped since.
+    PutInPlace {
+        path: String,
+        file: Arc<OwnedFd>,
     },
     /// Makes a directory; one that exists already is success.
     MakeDirectory {
@@ -163,6 +178,11 @@ pub enum FileReply {
     Done,
     Meta(FileMeta),
     Opened {
+        fd: OwnedFd,
+        meta: FileMeta,
+    },
+    /// Empty and without a name; see [`FileRequest::PutInPlace`].
+    Beside {
         fd: OwnedFd,
         meta: FileMeta,
     },

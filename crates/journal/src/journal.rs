@@ -4,7 +4,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
@@ -21,8 +21,6 @@ const SCHEMA: i64 = 1;
 const OUTCOMES: i64 = 10_000;
 const OUTCOME_AGE_MS: i64 = 24 * 3600 * 1000;
 const TRIM_EVERY: u32 = 256;
-/// Events that may wait in memory for a write to travel with.
-const PENDING_EVENTS: u64 = 64;
 
 /// `record` is in the order of writing, so that each write dirties the one page at its end; which rows belong to an open
 /// operation is known in memory.
@@ -44,7 +42,7 @@ pub struct Journal {
     /// Taken before `ring`, never after.
     file: Mutex<JournalFile>,
     ring: Mutex<Ring>,
-    /// After a stop an event goes to the file at once, because the file says that it holds all of them.
+    /// The file says that it holds all events: the next one must take that back.
     stopped: AtomicBool,
 }
 
@@ -54,7 +52,7 @@ struct JournalFile {
     open: HashMap<String, Vec<i64>>,
     next_place: i64,
     finished_since_trim: u32,
-    /// The newest event that is in the file.
+    /// The newest event when the file was last said to hold all of them.
     persisted: u64,
 }
 
@@ -190,16 +188,29 @@ impl Journal {
         read().map_err(|error| JournalError::sqlite("read outcomes", &self.path, error))
     }
 
-    /// Puts an event (one JSON document) into the ring and answers its `(epoch, seq)`. It reaches the file soon, without
-    /// a flush; see the crate's text. Never fails: when the file cannot be written the ring still serves.
+    /// Puts an event (one JSON document) into the ring and answers its `(epoch, seq)`. Only a stop writes it to the file,
+    /// because nobody reads there what a killed daemon left: see the crate's text.
     pub fn append_event(&self, json: &str) -> (u64, u64) {
         let number = lock(&self.ring).push(json.into());
-        if (number.1.is_multiple_of(PENDING_EVENTS) || self.stopped.load(Ordering::Acquire))
-            && let Err(error) = self.write(&mut lock(&self.file), "keep events", false, |_| Ok(()))
+        if self.stopped.load(Ordering::Acquire)
+            && let Err(error) = self.take_stop_back()
         {
-            tracing::warn!(%error, "events are kept in memory only");
+            tracing::warn!(%error, "the journal says that it holds all events, and one is missing");
         }
         number
+    }
+
+    /// Flushed: if a power cut brought the mark "clean" back, a lost event would go unnoticed.
+    fn take_stop_back(&self) -> Result<(), JournalError> {
+        let mut file = lock(&self.file);
+        if lock(&self.ring).newest() == file.persisted || !self.stopped.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.write(&mut file, "note an event after the stop", true, |db| {
+            db.execute("UPDATE ring SET clean = 0", []).map(drop)
+        })?;
+        self.stopped.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// The events of `epoch` after `seq`, oldest first, at most `limit`.
@@ -213,11 +224,30 @@ impl Journal {
         (ring.epoch(), ring.newest())
     }
 
-    /// Writes the events that are only in memory and flushes, so that the next [`Journal::open`] continues their epoch.
-    /// Dropping the journal does the same. What is written after it makes the next open begin a new epoch.
+    /// Writes the events and flushes, so that the next [`Journal::open`] continues their epoch. Dropping the journal does
+    /// the same. What happens after it makes the next open begin a new epoch.
     pub fn stop(&self) -> Result<(), JournalError> {
-        self.stopped.store(true, Ordering::Release);
-        self.write(&mut lock(&self.file), "stop", true, |db| db.execute("UPDATE ring SET clean = 1", []).map(drop))
+        let mut file = lock(&self.file);
+        // Before the ring is read: an event that comes in between sees it, waits for the file, and takes it back.
+        let was_stopped = self.stopped.swap(true, Ordering::AcqRel);
+        let (epoch, newest, events) = {
+            let ring = lock(&self.ring);
+            let events: Vec<_> = ring.after(0).map(|(seq, json)| (seq, Arc::clone(json))).collect();
+            (ring.epoch(), ring.newest(), events)
+        };
+        if was_stopped && file.persisted == newest {
+            return Ok(());
+        }
+        self.write(&mut file, "stop", true, |db| {
+            db.execute("DELETE FROM event", [])?;
+            let mut insert = db.prepare("INSERT INTO event (seq, json) VALUES (?1, ?2)")?;
+            for (seq, json) in &events {
+                insert.execute((*seq as i64, &**json))?;
+            }
+            db.execute("UPDATE ring SET epoch = ?1, newest = ?2, clean = 1", [epoch as i64, newest as i64]).map(drop)
+        })?;
+        file.persisted = newest;
+        Ok(())
     }
 
     fn append(
@@ -241,7 +271,7 @@ impl Journal {
         Ok(place)
     }
 
-    /// One transaction, with the pending events as passengers.
+    /// One transaction.
     fn write(
         &self,
         file: &mut JournalFile,
@@ -249,17 +279,15 @@ impl Journal {
         durable: bool,
         action: impl FnOnce(&Connection) -> rusqlite::Result<()>,
     ) -> Result<(), JournalError> {
-        let persisted = file.persisted;
-        let run = || -> rusqlite::Result<u64> {
+        let run = || -> rusqlite::Result<()> {
             if durable {
                 // Read when a transaction begins; not allowed within one.
                 file.db.execute_batch("PRAGMA synchronous = FULL")?;
             }
             file.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-            let newest = self.persist_events(&file.db, persisted)?;
             action(&file.db)?;
             file.db.prepare_cached("COMMIT")?.execute([])?;
-            Ok(newest)
+            Ok(())
         };
         let result = run();
         if result.is_err() && !file.db.is_autocommit() {
@@ -268,23 +296,7 @@ impl Journal {
         if durable {
             let _ = file.db.execute_batch("PRAGMA synchronous = NORMAL");
         }
-        file.persisted = result.map_err(|error| JournalError::sqlite(doing, &self.path, error))?;
-        Ok(())
-    }
-
-    fn persist_events(&self, db: &Connection, persisted: u64) -> rusqlite::Result<u64> {
-        let ring = lock(&self.ring);
-        if ring.newest() == persisted {
-            return Ok(persisted);
-        }
-        let mut insert = db.prepare_cached("INSERT OR REPLACE INTO event (seq, json) VALUES (?1, ?2)")?;
-        for (seq, json) in ring.after(persisted) {
-            insert.execute((seq as i64, &**json))?;
-        }
-        db.prepare_cached("DELETE FROM event WHERE seq < ?1")?.execute([ring.oldest() as i64])?;
-        // A stop may have marked the ring as complete; from now on it is not, until the next stop.
-        db.prepare_cached("UPDATE ring SET newest = ?1, clean = 0")?.execute([ring.newest() as i64])?;
-        Ok(ring.newest())
+        result.map_err(|error| JournalError::sqlite(doing, &self.path, error))
     }
 }
 
@@ -336,28 +348,26 @@ fn open_file(path: &Path) -> Result<Connection, JournalError> {
     Ok(db)
 }
 
-/// Loads the ring of a journal that was stopped in order, else begins `fresh_epoch`; marks it as being in use.
+/// Loads the ring of a journal that was stopped in order, else begins `fresh_epoch`; the file then says that it does not
+/// hold all events, until the next stop.
 fn load_ring(db: &Connection, fresh_epoch: u64) -> rusqlite::Result<Ring> {
     let (epoch, newest, clean): (i64, i64, bool) =
         db.query_row("SELECT epoch, newest, clean FROM ring", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    if !clean {
+        // Nothing to write, and nothing to wait for: that mark was flushed when it was set.
+        return Ok(Ring::new(fresh_epoch, 0));
+    }
+    let events: Vec<String> = db
+        .prepare("SELECT json FROM event ORDER BY seq")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut ring = Ring::new(epoch as u64, newest as u64 - events.len() as u64);
+    for json in events {
+        ring.push(json.into());
+    }
     // Flushed: if a power cut brought the mark "clean" back, lost events would go unnoticed.
     db.execute_batch("PRAGMA synchronous = FULL")?;
-    let ring = if clean {
-        let events: Vec<String> = db
-            .prepare("SELECT json FROM event ORDER BY seq")?
-            .query_map([], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        let mut ring = Ring::new(epoch as u64, newest as u64 - events.len() as u64);
-        for json in events {
-            ring.push(json.into());
-        }
-        db.execute("UPDATE ring SET clean = 0", [])?;
-        ring
-    } else {
-        db.execute("DELETE FROM event", [])?;
-        db.execute("UPDATE ring SET epoch = ?1, newest = 0, clean = 0", [fresh_epoch as i64])?;
-        Ring::new(fresh_epoch, 0)
-    };
+    db.execute("UPDATE ring SET clean = 0", [])?;
     db.execute_batch("PRAGMA synchronous = NORMAL")?;
     Ok(ring)
 }

@@ -9,9 +9,9 @@
 //! Outcomes are not flushed: after a power cut an operation that had finished may be open again, so recovery judges by
 //! the store and the disk, as it does after a kill between the last effect and the outcome.
 //!
-//! **Events** live in a bounded ring in memory. They reach the file together with the next write of an operation, or once
-//! 64 have gathered, or at a graceful stop. A killed daemon loses the few since then; its successor starts a new epoch,
-//! so that a client that asks for the missing ones is told of the [`Gap`] instead of given a false whole.
+//! **Events** live in a bounded ring in memory, and reach the file at a graceful stop. The successor of a killed daemon
+//! starts a new epoch, so that a client that asks for the missing ones is told of the [`Gap`] instead of given a false
+//! whole.
 #![forbid(unsafe_code)]
 
 mod error;

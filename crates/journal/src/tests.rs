@@ -139,6 +139,37 @@ fn a_stop_that_was_not_the_end_is_no_clean_end() {
 }
 
 #[test]
+fn a_stop_after_a_stop_keeps_what_came_between() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal.db");
+    let journal = Journal::open_at(&path, "b", 70).unwrap();
+    journal.append_event("1");
+    journal.stop().unwrap();
+    journal.append_event("2");
+    journal.append_event("3");
+    drop(journal);
+    let journal = Journal::open_at(&path, "b", 71).unwrap();
+    assert_eq!(journal.newest_event(), (70, 3));
+    assert_eq!(&*journal.events_since(70, 1, 1).unwrap()[0].json, "2");
+}
+
+#[test]
+fn events_of_before_a_crash_do_not_come_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal.db");
+    let journal = Journal::open_at(&path, "b", 70).unwrap();
+    journal.append_event("old");
+    drop(journal);
+    let path = kill(Journal::open_at(&path, "b", 71).unwrap(), &path);
+    let journal = Journal::open_at(&path, "b", 72).unwrap();
+    journal.append_event("new");
+    drop(journal);
+    let journal = Journal::open_at(&path, "b", 73).unwrap();
+    let events = journal.events_since(72, 0, 10).unwrap();
+    assert_eq!(events.iter().map(|event| (event.seq, &*event.json)).collect::<Vec<_>>(), [(1, "new")]);
+}
+
+#[test]
 fn a_damaged_or_busy_journal_is_named_with_the_remedy() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal.db");

@@ -61,11 +61,6 @@ pub enum NetworkError {
         #[source]
         source: ExecError,
     },
-    #[error("failed to delete a stray table of the firewall's")]
-    FirewallSweep {
-        #[source]
-        source: ExecError,
-    },
 }
 
 impl NetworkError {
@@ -78,7 +73,7 @@ impl NetworkError {
             Self::NoFreeSubnet { .. } | Self::NoFreeAddress { .. } => ErrorKind::Exhausted,
             Self::Overlap { .. } | Self::AddressTaken { .. } | Self::Foreign { .. } => ErrorKind::Conflict,
             Self::Kernel { .. } | Self::Host { .. } | Self::Sysctl { .. } | Self::File { .. } => ErrorKind::Internal,
-            Self::Firewall { .. } | Self::FirewallSweep { .. } => ErrorKind::Internal,
+            Self::Firewall { .. } => ErrorKind::Internal,
         }
     }
 }

@@ -157,7 +157,7 @@ pub(crate) fn is_loaded(bridge: &Bridge) -> io::Result<bool> {
 }
 
 /// All our tables; none on a kernel without nftables.
-pub(crate) fn tables() -> io::Result<Vec<TableInfo>> {
+fn tables() -> io::Result<Vec<TableInfo>> {
     let mut tables = match Nftables::open().and_then(|mut nftables| nftables.inet_tables()) {
         Err(error) if error.kind() == io::ErrorKind::Unsupported || is_without_nftables(&error) => Vec::new(),
         tables => tables?,
@@ -171,11 +171,6 @@ fn is_without_nftables(error: &io::Error) -> bool {
     const EINVAL: i32 = 22;
     const EPROTONOSUPPORT: i32 = 93;
     matches!(netlink::errno(error), Some(EINVAL | EPROTONOSUPPORT))
-}
-
-/// The network that a table of ours belongs to.
-pub(crate) fn network_of(table: &str) -> Option<&str> {
-    table.strip_prefix(PREFIX)
 }
 
 #[cfg(test)]

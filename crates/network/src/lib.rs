@@ -34,7 +34,7 @@ pub use error::NetworkError;
 pub use firewall::ruleset;
 pub use keys::validate;
 pub use leases::{Lease, LeaseKind, leases, parse_lease_file};
-pub use links::{BridgeUp, PORTS_PER_BRIDGE, Tools, add_neighbours, down, ensure_up, is_up, remove_neighbours, sweep};
+pub use links::{BridgeUp, PORTS_PER_BRIDGE, Tools, add_neighbours, down, ensure_up, is_up, remove_neighbours};
 pub use observe::{Counters, HostInterface, NetworkAddress, NetworkState, host_interfaces, state};
 use stapes_model::NetworkName;
 

@@ -1,14 +1,9 @@
 //! Making the kernel agree with a [`Bridge`].
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    io,
-    net::IpAddr,
-    path::PathBuf,
-};
+use std::{collections::BTreeSet, io, net::IpAddr, path::PathBuf};
 
 use stapes_model::NetworkName;
-use stapes_sys::netlink::{self, BridgeSpec, LinkInfo, NeighbourSpec, Netlink, RouteSpec, Scope, TableInfo};
+use stapes_sys::netlink::{self, BridgeSpec, LinkInfo, NeighbourSpec, Netlink, RouteSpec, Scope};
 
 use crate::{Bridge, NetworkError, addresses::link_local, firewall, sysctl};
 
@@ -17,7 +12,7 @@ use crate::{Bridge, NetworkError, addresses::link_local, firewall, sysctl};
 pub const PORTS_PER_BRIDGE: usize = 250;
 
 /// The interface group of every bridge made here. A number, because it is the one mark that RTM_NEWLINK sets while it
-/// makes the link: a daemon killed before it could set the alias still leaves a bridge that `sweep` knows.
+/// makes the link: a daemon killed before it could set the alias still leaves a bridge that is known as ours.
 const GROUP: u32 = 0x5374_6170;
 /// What `ip link` shows of a bridge of ours, before the network's name.
 const ALIAS: &str = "stapes:";
@@ -203,29 +198,6 @@ pub fn is_up(bridge: &Bridge) -> Result<bool, NetworkError> {
     let as_wanted = link.is_up() && link.mac == Some(bridge.mac) && link.mtu == bridge.mtu.unwrap_or(1500);
     let loaded = |_: &mut Netlink| firewall::is_loaded(bridge);
     Ok(as_wanted && bridge.gateways().iter().all(has) && kernel.run("look for its firewall rules", loaded)?)
-}
-
-/// Removes bridges and rules of ours that belong to no network in `keep`, and says what it removed.
-pub fn sweep(keep: &HashSet<NetworkName>, tools: &Tools) -> Result<Vec<String>, NetworkError> {
-    let kept = |name: &str| keep.iter().any(|network| network.as_str() == name);
-    let mut removed = Vec::new();
-    let host_error = |action| move |source| NetworkError::Host { action, source };
-    let tables = firewall::tables().map_err(host_error("list the firewall's tables"))?;
-    for TableInfo { name, .. } in &tables {
-        if firewall::network_of(name).is_some_and(|network| !kept(network)) {
-            firewall::delete(name, tools).map_err(|source| NetworkError::FirewallSweep { source })?;
-            removed.push(format!("nftables table inet {name}"));
-        }
-    }
-    let mut net = Netlink::open().map_err(host_error("open a netlink socket"))?;
-    let links = net.links().map_err(host_error("list the host's interfaces"))?;
-    for link in links.iter().filter(|link| is_ours(link) && !kept(&link.name)) {
-        match net.delete_link(&link.name) {
-            Err(error) if !netlink::is_absent(&error) => return Err(host_error("delete a stray bridge")(error)),
-            _ => removed.push(format!("bridge {}", link.name)),
-        }
-    }
-    Ok(removed)
 }
 
 /// Tells the host's side of a bridge which MAC an instance's addresses have. Permanent entries neither expire nor count

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stapes_model::{DeviceName, InstanceId, NetworkName};
+use stapes_model::{DeviceName, InstanceId};
 use stapes_network::*;
 use stapes_sys::netlink::{BridgeSpec, Netlink, VethSpec};
 
@@ -223,28 +223,6 @@ fn a_failure_leaves_nothing_and_strangers_are_left_alone() {
     let tools = Tools::default();
     assert_eq!(ensure_up(&net, &tools).unwrap_err().kind(), stapes_model::ErrorKind::Conflict);
     assert!(down(&net, &tools).is_err() && kernel.link("br0").unwrap().is_some());
-}
-
-#[test]
-fn a_sweep_takes_what_belongs_to_no_network() {
-    if !inside("a_sweep_takes_what_belongs_to_no_network", &["nft"]) {
-        return;
-    }
-    let tools = Tools::default();
-    let (kept, stray) = (bridge("keep", 1), bridge("stray-0.1", 2));
-    ensure_up(&kept, &tools).unwrap();
-    ensure_up(&stray, &tools).unwrap();
-    output("nft", &["add", "table", "inet", "somebody"]);
-    let mut kernel = Netlink::open().unwrap();
-    let foreign =
-        BridgeSpec { name: "foreign", mac: [2, 0, 0, 0, 0, 1], mtu: None, group: None, multicast_snooping: true };
-    kernel.add_bridge(&foreign).unwrap();
-    let keep: HashSet<NetworkName> = HashSet::from([kept.name.clone()]);
-    let removed = sweep(&keep, &tools).unwrap();
-    assert_eq!(removed, ["nftables table inet stapes_stray-0.1", "bridge stray-0.1"]);
-    assert_eq!(sweep(&keep, &tools).unwrap(), [""; 0]);
-    assert!(is_up(&kept).unwrap() && kernel.link("foreign").unwrap().is_some());
-    assert!(output("nft", &["list", "tables"]).contains("somebody"));
 }
 
 #[test]

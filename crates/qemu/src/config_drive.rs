@@ -49,10 +49,8 @@ mod tests {
         let path = dir.path().join("config.img");
         let agent: Vec<u8> = (0..2_500_000u32).map(|number| (number % 253) as u8).collect();
         for key in ["one", "two"] {
-            let entries = [
-                Entry { name: "stapes-agent", content: &agent },
-                Entry { name: "agent.key", content: key.as_bytes() },
-            ];
+            let entries =
+                [Entry { name: "stapes-agent", content: &agent }, Entry { name: "agent.key", content: key.as_bytes() }];
             write(&path, &entries).unwrap();
             let drive = FileSystem::new(File::open(&path).unwrap(), FsOptions::new()).unwrap();
             assert_eq!(drive.volume_label(), "STAPES-CONF");

@@ -30,12 +30,14 @@ pub fn perform(
         code: 0,
     };
     let _ = rustix::process::umask(Mode::empty());
+    // Before the container's mounts are the only ones in view.
+    let own_files = stapes_files::own_files().map_err(failed)?;
     let root = match (init, root) {
         (Some((init, has_users)), _) => enter(init, has_users),
         (None, Some(root)) => drop_rights().map(|()| root),
         (None, None) => Err(Errno::BADF.into()),
     };
-    root.and_then(|root| apply(root.as_fd(), op, content)).map_err(failed)
+    root.and_then(|root| apply(root.as_fd(), op, content, own_files.as_fd())).map_err(failed)
 }
 
 /// On a host directory, only what serving others' files takes: chown, and passing over modes and owners.

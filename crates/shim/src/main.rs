@@ -14,6 +14,7 @@ mod events;
 mod exec;
 mod execs;
 mod files;
+mod helpers;
 mod init;
 mod instance;
 mod links;

@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use stapes_shim_api::Start;
 use stapes_sys::{
     fs,
@@ -46,8 +46,10 @@ pub fn build(plan: &Start, fds: Vec<OwnedFd>) -> Result<Pty, StepError> {
     file_system(root, "/sys", "sysfs", &[], SAFE)?;
     cgroups(root, plan)?;
     let console = devices(root)?;
-    if fs::open_in_root(root, "/run", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).is_ok() {
-        file_system(root, "/run", "tmpfs", &[FsOption::Value("mode", "755")], NOSUID | NODEV)?;
+    if let Ok(place) = fs::open_in_root(root, "/run", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
+        mount::new_file_system("tmpfs", &[FsOption::Value("mode", "755")], NOSUID | NODEV)
+            .and_then(|made| mount::attach(made.as_fd(), place.as_fd()))
+            .step(|| "failed to mount tmpfs on /run".to_owned())?;
     }
     for (target, mount) in
         plan.mounts.iter().map(|one| (&one.target, Some(one))).chain(plan.nodes.iter().map(|one| (&one.target, None)))
@@ -77,8 +79,7 @@ fn attach_root(root: &OwnedFd) -> Result<(), StepError> {
 }
 
 fn is_directory(fd: BorrowedFd<'_>) -> bool {
-    rustix::fs::fstat(fd)
-        .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory)
+    rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
 /// Puts a detached mount on `target` beneath the root, which is made when missing.
@@ -98,6 +99,28 @@ fn file_system(
     let made = mount::new_file_system(kind, options, attributes).step(step)?;
     put(root, target, made.as_fd(), true).step(step)?;
     Ok(made)
+}
+
+/// The same in a new directory `name` of a file system that was made a moment ago, so that nothing in it leads astray:
+/// no path is resolved.
+fn file_system_in(
+    dir: BorrowedFd<'_>,
+    name: &str,
+    kind: &str,
+    options: &[FsOption<'_>],
+    attributes: u64,
+) -> Result<OwnedFd, StepError> {
+    let step = || format!("failed to mount {kind} on {name}");
+    rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)).step(step)?;
+    let made = mount::new_file_system(kind, options, attributes).step(step)?;
+    mount::attach_in(made.as_fd(), dir, name).step(step)?;
+    Ok(made)
+}
+
+/// Puts a node on an empty file of its own in such a file system.
+fn node_in(dir: BorrowedFd<'_>, name: &str, node: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::fs::mknodat(dir, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0)?;
+    mount::attach_in(node, dir, name)
 }
 
 /// The host's hierarchies as seen from the container's cgroup namespace.
@@ -120,44 +143,49 @@ fn cgroups(root: BorrowedFd<'_>, plan: &Start) -> Result<(), StepError> {
                 None => FsOption::Flag(option),
             })
             .collect();
-        file_system(root, &format!("{BASE}/{name}"), "cgroup", &options, SAFE)?;
+        file_system_in(base.as_fd(), name, "cgroup", &options, SAFE)?;
     }
     if let Some(name) = &view.unified {
-        file_system(root, &format!("{BASE}/{name}"), "cgroup2", &[], SAFE)?;
+        file_system_in(base.as_fd(), name, "cgroup2", &[], SAFE)?;
     }
     mount::set_attributes(base.as_fd(), RDONLY, false).step(|| format!("failed to make {BASE} read-only"))
 }
 
 /// `/dev` and what belongs in it. The console is a pty of the devpts inside, so that a checkpoint can carry it.
 fn devices(root: BorrowedFd<'_>) -> Result<Pty, StepError> {
-    file_system(root, "/dev", "tmpfs", &[FsOption::Value("mode", "755"), FsOption::Value("size", "512k")], NOSUID)?;
+    let dev =
+        file_system(root, "/dev", "tmpfs", &[FsOption::Value("mode", "755"), FsOption::Value("size", "512k")], NOSUID)?;
+    let dev = dev.as_fd();
     for name in NODES {
         let step = || format!("failed to put /dev/{name} in place");
         match mount::clone_tree(Path::new(&format!("/dev/{name}")), false) {
-            Ok(node) => put(root, &format!("/dev/{name}"), node.as_fd(), false).step(step)?,
+            Ok(node) => {
+                if let Some((parent, _)) = name.split_once('/') {
+                    rustix::fs::mkdirat(dev, parent, Mode::from_raw_mode(0o755)).step(step)?;
+                }
+                node_in(dev, name, node.as_fd()).step(step)?;
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(StepError::new(step(), error)),
         }
     }
-    let dev = fs::open_in_root(root, "/dev", OFlags::PATH, Mode::empty()).step(|| "failed to open /dev".to_owned())?;
     for (name, target) in LINKS {
-        rustix::fs::symlinkat(target, &dev, name).step(|| format!("failed to link /dev/{name}"))?;
+        rustix::fs::symlinkat(target, dev, name).step(|| format!("failed to link /dev/{name}"))?;
     }
     let ptys = [FsOption::Value("mode", "0620"), FsOption::Value("gid", "5"), FsOption::Value("ptmxmode", "0666")];
-    file_system(root, "/dev/pts", "devpts", &ptys, NOSUID | NOEXEC)?;
-    file_system(root, "/dev/shm", "tmpfs", &[FsOption::Value("mode", "1777")], NOSUID | NODEV)?;
-    file_system(root, "/dev/mqueue", "mqueue", &[], SAFE)?;
-    console(root)
+    let pts = file_system_in(dev, "pts", "devpts", &ptys, NOSUID | NOEXEC)?;
+    file_system_in(dev, "shm", "tmpfs", &[FsOption::Value("mode", "1777")], NOSUID | NODEV)?;
+    file_system_in(dev, "mqueue", "mqueue", &[], SAFE)?;
+    console(dev, pts.as_fd())
 }
 
-fn console(root: BorrowedFd<'_>) -> Result<Pty, StepError> {
+fn console(dev: BorrowedFd<'_>, pts: BorrowedFd<'_>) -> Result<Pty, StepError> {
     let step = || "failed to make the console".to_owned();
-    let pty = pty::open(&format!("/proc/self/fd/{}/dev/pts/ptmx", root.as_raw_fd())).step(step)?;
+    let pty = pty::open(&format!("/proc/self/fd/{}/ptmx", pts.as_raw_fd())).step(step)?;
     pty::resize(pty.master.as_fd(), 80, 25).step(step)?;
     let number = pty::number(pty.master.as_fd()).step(step)?;
-    let slave = fs::open_in_root(root, &format!("/dev/pts/{number}"), OFlags::PATH, Mode::empty()).step(step)?;
-    let bind = mount::clone_tree_at(slave.as_fd(), false).step(step)?;
-    put(root, "/dev/console", bind.as_fd(), false).step(step)?;
+    let bind = mount::clone_tree_in(pts, &number.to_string()).step(step)?;
+    node_in(dev, "console", bind.as_fd()).step(step)?;
     Ok(pty)
 }
 
@@ -170,15 +198,23 @@ fn overlay(root: BorrowedFd<'_>, source: &str, target: &str) {
 }
 
 fn hide(root: BorrowedFd<'_>, plan: &Start) -> Result<(), StepError> {
+    // One empty directory for all of them: a file system each would be one more to make now and to take down at the end.
+    let mut empty: Option<OwnedFd> = None;
     for path in &plan.masked {
         let step = || format!("failed to hide {path}");
         let Ok(place) = fs::open_in_root(root, path, OFlags::PATH, Mode::empty()) else { continue };
-        let cover = if is_directory(place.as_fd()) {
-            mount::new_file_system("tmpfs", &[FsOption::Value("size", "0")], SAFE | RDONLY)
-        } else {
-            mount::clone_tree(Path::new("/dev/null"), false)
+        let directory = is_directory(place.as_fd());
+        let cover = match &empty {
+            // It is attached by now, which a copy needs.
+            Some(empty) if directory => mount::clone_tree_at(empty.as_fd(), false),
+            None if directory => mount::new_file_system("tmpfs", &[FsOption::Value("size", "0")], SAFE | RDONLY),
+            _ => mount::clone_tree(Path::new("/dev/null"), false),
         };
-        mount::attach(cover.step(step)?.as_fd(), place.as_fd()).step(step)?;
+        let cover = cover.step(step)?;
+        mount::attach(cover.as_fd(), place.as_fd()).step(step)?;
+        if directory && empty.is_none() {
+            empty = Some(cover);
+        }
     }
     // Taken while they are writable, attached over their read-only selves.
     let mut writable = Vec::new();

@@ -17,7 +17,13 @@ use stapes_sys::{
     socket,
 };
 
-use crate::{files, services::Services, shim, wire};
+use crate::{
+    files,
+    helpers::Helpers,
+    services::Services,
+    shim::{self, FILE_PATIENCE},
+    wire,
+};
 
 /// Listens, then goes into the background; returns in the process that was started, once connections are taken.
 pub fn start(run_dir: &Path) -> io::Result<()> {
@@ -63,6 +69,7 @@ struct Nursery {
     signals: OwnedFd,
     connections: BTreeMap<i32, OwnedFd>,
     services: Services,
+    helpers: Helpers,
     build: String,
     leave: bool,
 }
@@ -70,8 +77,8 @@ struct Nursery {
 impl Nursery {
     fn new(dir: OwnedFd, listener: OwnedFd) -> io::Result<Self> {
         let signals = process::signal_fd(&[17])?;
-        let (connections, services) = (BTreeMap::new(), Services::default());
-        Ok(Self { dir, listener, signals, connections, services, build: build(), leave: false })
+        let (connections, services, helpers) = (BTreeMap::new(), Services::default(), Helpers::default());
+        Ok(Self { dir, listener, signals, connections, services, helpers, build: build(), leave: false })
     }
 
     fn run(mut self) {
@@ -79,11 +86,12 @@ impl Nursery {
             let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
             let ids: Vec<i32> = self.connections.keys().copied().collect();
             fds.extend(self.connections.values().map(|fd| PollFd::new(fd, PollFlags::IN)));
-            if poll(&mut fds, None).is_err_and(|error| error != rustix::io::Errno::INTR) {
+            if poll(&mut fds, self.helpers.timeout().as_ref()).is_err_and(|error| error != rustix::io::Errno::INTR) {
                 break;
             }
             let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
             drop(fds);
+            self.helpers.expire();
             if ready[0] {
                 self.reap();
             }
@@ -102,8 +110,10 @@ impl Nursery {
     fn reap(&mut self) {
         let mut buffer = [0; 128];
         while rustix::io::read(&self.signals, &mut buffer).is_ok_and(|count| count == buffer.len()) {}
-        while let Some((pid, _)) = process::reap_any() {
-            self.services.ended(pid);
+        while let Some((pid, exit)) = process::reap_any() {
+            if !self.helpers.ended(pid, exit) {
+                self.services.ended(pid);
+            }
         }
     }
 
@@ -124,7 +134,7 @@ impl Nursery {
             _ => return false,
         };
         let reply = match stapes_shim_api::decode::<NurseryRequest>(&message.bytes) {
-            Ok(NurseryRequest::File { op }) => match offline(connection.as_fd(), &op, message.fds) {
+            Ok(NurseryRequest::File { op }) => match offline(&mut self.helpers, connection.as_fd(), &op, message.fds) {
                 Ok(()) => return true,
                 Err(failure) => NurseryReply::Failed(failure),
             },
@@ -184,21 +194,23 @@ fn fork_shim(fds: Vec<OwnedFd>, join: &[String], join_exec: &[String]) -> io::Re
 }
 
 /// A file request beneath a directory, answered by a forked child.
-fn offline(connection: BorrowedFd<'_>, op: &FileOp, mut fds: Vec<OwnedFd>) -> Result<(), Failure> {
+fn offline(
+    helpers: &mut Helpers,
+    connection: BorrowedFd<'_>,
+    op: &FileOp,
+    mut fds: Vec<OwnedFd>,
+) -> Result<(), Failure> {
     if fds.is_empty() {
         return Err(Failure::new(FailureKind::Other, "the root directory is missing"));
     }
-    match process::fork().map_err(|error| Failure::new(FailureKind::Other, format!("failed to fork: {error}")))? {
-        Forked::Parent { .. } => Ok(()),
-        Forked::Child => {
-            let root = fds.remove(0);
-            let (reply, fd) = match files::perform(op, fds.pop(), None, Some(root)) {
-                Ok((answer, fd)) => (NurseryReply::File(answer), fd),
-                Err(failure) => (NurseryReply::Failed(failure), None),
-            };
-            let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
-            let _ = wire::send(connection, &reply, &fds);
-            process::exit_now(0)
+    let work = || {
+        let root = fds.remove(0);
+        match files::perform(op, fds.pop(), None, Some(root)) {
+            Ok((answer, fd)) => (NurseryReply::File(answer), fd),
+            Err(failure) => (NurseryReply::Failed(failure), None),
         }
-    }
+    };
+    helpers
+        .start(connection, FILE_PATIENCE, work)
+        .map_err(|error| Failure::new(FailureKind::Other, format!("failed to fork: {error}")))
 }

@@ -60,6 +60,7 @@ impl Shim {
                 Err(error) => Err(other("join the control groups", error)),
             },
             Request::Start(plan) => self.start(*plan, fds),
+            Request::Launch(_) => Err(Failure::new(FailureKind::Unsupported, "not yet")),
             Request::Takeover(takeover) => self.take_over(*takeover, fds),
             Request::Status => now(Reply::Status(self.held()?.status.clone())),
             Request::Duplicates => self.duplicates(),
@@ -88,6 +89,10 @@ impl Shim {
             }
             Request::AcknowledgeExit => {
                 self.leave = self.held()?.status.exited.is_some();
+                if self.leave {
+                    // Before the answer: the next run of this instance listens at the same place.
+                    self.withdraw();
+                }
                 now(Reply::Done)
             }
         }

@@ -353,7 +353,12 @@ impl Shim {
         if self.embryo.pid != 0 {
             let _ = process::kill(self.embryo.pid, 9);
         }
-        if let (Some(_), Some(instance)) = (&self.listener, &self.instance) {
+        self.withdraw();
+    }
+
+    /// Is not to be found any more; whoever is connected stays so.
+    pub fn withdraw(&mut self) {
+        if let (Some(_), Some(instance)) = (self.listener.take(), &self.instance) {
             let path = std::path::Path::new(&instance.status.remembered.run_dir).join(stapes_shim_api::SHIM_SOCKET);
             let _ = std::fs::remove_file(path);
         }

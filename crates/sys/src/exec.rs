@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     io::{self, Read, Write},
+    os::unix::process::CommandExt,
     process::{Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -29,7 +30,21 @@ impl ExecError {
     }
 }
 
-/// One command line, run to its end with nothing on standard input unless said otherwise.
+/// Lets the kernel kill what `command` starts when the thread that started it ends, be it with its whole process: nothing
+/// goes on writing where a successor cleans up. That thread has to wait for the program. Only the program itself: what it
+/// starts in turn goes on, unless it sits in a pid namespace whose init dies. prctl(2), PR_SET_PDEATHSIG.
+pub fn die_with_parent(command: &mut Command) -> &mut Command {
+    let parent = rustix::process::getpid();
+    let bind = move || {
+        crate::confine::die_with_parent()?;
+        // It may have died in the meantime, and then no signal comes.
+        if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(rustix::io::Errno::CHILD.into()) }
+    };
+    // SAFETY: between fork and exec the closure makes two system calls and touches no memory but its own copy of a number.
+    unsafe { command.pre_exec(bind) }
+}
+
+/// One command line, run to its end with nothing on standard input unless said otherwise; it is killed with the caller.
 #[derive(Debug)]
 pub struct Exec {
     command: Command,
@@ -83,7 +98,7 @@ impl Exec {
     pub fn run(mut self) -> Result<Vec<u8>, ExecError> {
         let spawn_error = |argv: &str, source| ExecError::Spawn { argv: argv.to_owned(), source };
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = self.command.spawn().map_err(|source| spawn_error(&self.argv, source))?;
+        let mut child = die_with_parent(&mut self.command).spawn().map_err(|source| spawn_error(&self.argv, source))?;
 
         // Each pipe has its own thread: a child that fills one while we wait on another would hang for ever.
         let (stdin, input) = (child.stdin.take(), std::mem::take(&mut self.input));
@@ -147,6 +162,15 @@ mod tests {
     fn a_megabyte_goes_through_both_pipes() {
         let input = vec![b'x'; 1 << 20];
         assert_eq!(Exec::new("cat").input(input.clone()).run().unwrap(), input);
+    }
+
+    #[test]
+    fn a_program_dies_with_the_thread_that_started_it() {
+        use std::os::unix::process::ExitStatusExt;
+        let mut command = Command::new("sleep");
+        let start = move || die_with_parent(command.arg("1000")).spawn().unwrap();
+        let mut child = std::thread::spawn(start).join().unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub mod netlink;
 pub mod privilege;
 /// Pseudo-terminals.
 pub mod pty;
-/// Tap interfaces. Source: Documentation/networking/tuntap.rst.
-pub mod tap;
 /// Unix sockets with descriptors (SCM_RIGHTS) and credentials.
 pub mod socket;
+/// Tap interfaces. Source: Documentation/networking/tuntap.rst.
+pub mod tap;

@@ -54,6 +54,11 @@ pub fn clone_tree_at(fd: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd>
     Ok(open_tree(fd, "", tree_flags(recursive) | OpenTreeFlags::AT_EMPTY_PATH)?)
 }
 
+/// The same of `name` in an open directory, itself and not what a symlink of that name leads to.
+pub fn clone_tree_in(dir: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+    Ok(open_tree(dir, name, tree_flags(false) | OpenTreeFlags::AT_SYMLINK_NOFOLLOW)?)
+}
+
 fn tree_flags(recursive: bool) -> OpenTreeFlags {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive { flags | OpenTreeFlags::AT_RECURSIVE } else { flags }
@@ -63,6 +68,11 @@ fn tree_flags(recursive: bool) -> OpenTreeFlags {
 pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(move_mount(mount, "", target, "", flags)?)
+}
+
+/// Puts a detached mount on `name` in an open directory; a symlink of that name is `ENOTDIR` or `EINVAL`, not followed.
+pub fn attach_in(mount: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    Ok(move_mount(mount, "", dir, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
 /// Turns attributes of a mount on; `recursive` reaches those beneath.

@@ -127,10 +127,12 @@ impl Session {
         Self::start(api, &format!("/1.0/instances/{instance}/exec"), &body, names)
     }
 
+    /// The console of `instance`, at 80 by 25; `force` takes it from whoever has it.
+    ///
     /// # Errors
     /// The request or a websocket is refused.
-    pub fn console(api: &Api, instance: &str) -> Result<Self> {
-        let body = json!({ "type": "console", "width": 80, "height": 25 });
+    pub fn console(api: &Api, instance: &str, force: bool) -> Result<Self> {
+        let body = json!({ "type": "console", "width": 80, "height": 25, "force": force });
         Self::start(api, &format!("/1.0/instances/{instance}/console"), &body, &["0"])
     }
 

@@ -21,6 +21,12 @@ fn killed_at_every_step_of_an_instances_life() {
 }
 
 #[test]
+fn killed_at_every_step_of_a_reboot_from_inside() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    steps::kill_at_every_step_of_a_reboot();
+}
+
+#[test]
 fn killed_at_every_step_of_making_profiles_networks_and_pools() {
     let Some(_host) = host_with(NEEDS) else { return };
     steps::kill_at_every_step("dir", steps::OTHER_VERBS);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use stapes_testkit::ImageBuilder;
+use stapes_testkit::{ImageBuilder, eventually};
 
 use crate::{
     audit,
@@ -194,6 +194,46 @@ pub const IMAGE_VERBS: &[Verb] = &[
 fn create_loop_pool(client: &Client) -> Outcome {
     let body = json!({ "name": "pool1", "driver": "btrfs", "config": { "size": "256MiB" } });
     client.request("POST", "/1.0/storage-pools", &body)
+}
+
+/// A reboot from inside has no request that could be repeated: wherever the daemon is killed, the instance comes back.
+pub fn kill_at_every_step_of_a_reboot() {
+    let began = Instant::now();
+    let mut world = World::start("dir");
+    let quiet = json!({ "boot.autostart": "false" });
+    let mut body = instance("c1", true);
+    body["config"] = quiet;
+    assert!(world.client.request("POST", "/1.0/instances", &body).is_acknowledged(), "{}", world.daemon.log());
+    for step in 1.. {
+        assert!(step <= MOST_STEPS, "a reboot has more than {MOST_STEPS} steps");
+        let before = world.pid_of("c1");
+        let reboot = json!({ "command": ["sh", "-c", "sleep 0.3; reboot -f"], "wait-for-websocket": false });
+        world.daemon.api().envelope("POST", "/1.0/instances/c1/exec", &reboot).unwrap();
+        world.arm(step);
+        let is_back = |world: &World| {
+            world.pid_of("c1").is_some_and(|pid| Some(pid) != before)
+                && world.daemon.api().exec("c1", &["true"]).is_ok()
+        };
+        eventually("it is back, or the daemon is dead", Duration::from_secs(60), || {
+            world.daemon.exit_code().is_some() || (world.exists("/1.0") && is_back(&world))
+        });
+        world.disarm();
+        let died = world.daemon.exit_code().is_some();
+        if died {
+            world.kills += 1;
+            world.daemon.await_end();
+            world.daemon.launch_daemon();
+            eventually(&format!("it is back after step {step}"), Duration::from_secs(60), || is_back(&world));
+        }
+        let wrong = audit::settled(&world.daemon);
+        assert!(wrong.is_empty(), "killed at step {step}:\n  {}\n{}", wrong.join("\n  "), world.daemon.log());
+        if !died {
+            break;
+        }
+    }
+    assert!(world.kills > 3, "{} kills: is the daemon built with the feature failpoints?", world.kills);
+    ["c1", "steady"].into_iter().for_each(|name| world.remove(name));
+    report("at every step of a reboot", world.kills, began);
 }
 
 /// Takes back what a verb or its preparation made.

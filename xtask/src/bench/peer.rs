@@ -44,8 +44,9 @@ pub fn start(daemon: &Path) -> Result<Subject> {
         ],
         dir,
         child: None,
-        bridge: "incusbench0",
-        subnet: "10.198.0.1/16",
+        ended: false,
+        bridge: "incusbench",
+        subnet: "10.198",
     };
     let began = subject.start();
     match began.and_then(|_| subject.furnish()) {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 use stapes_testkit::{Api, ImageBuilder};
 use tempfile::TempDir;
 
@@ -19,6 +19,8 @@ use crate::{
 };
 
 const PARENT: &str = "stapes-bench";
+/// More than any run makes.
+const NETWORKS: usize = 16;
 
 /// What differs between the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +41,10 @@ pub struct Subject {
     pub dir: TempDir,
     /// `None` while it is down.
     pub child: Option<Child>,
+    pub ended: bool,
+    /// Name of the first network; further ones count on from it.
     pub bridge: &'static str,
+    /// First half of the networks' addresses.
     pub subnet: &'static str,
 }
 
@@ -61,8 +66,9 @@ impl Subject {
             arguments: vec!["--log-level".into(), "warn".into()],
             dir,
             child: None,
-            bridge: "stapesbench0",
-            subnet: "10.199.0.1/16",
+            ended: false,
+            bridge: "stapesbench",
+            subnet: "10.199",
         };
         subject.start()?;
         subject.furnish()?;
@@ -105,18 +111,32 @@ impl Subject {
     pub fn furnish(&self) -> Result<()> {
         let pool = json!({ "name": "default", "driver": "btrfs", "config": { "size": "20GiB" } });
         self.api.sync("POST", "/1.0/storage-pools", &pool)?;
-        let network = json!({ "name": self.bridge, "type": "bridge", "config":
-            { "ipv4.address": self.subnet, "ipv4.nat": "true", "ipv6.address": "none" } });
-        self.api.sync("POST", "/1.0/networks", &network)?;
+        self.make_network(0)?;
         let profile = json!({ "description": "", "config": {}, "devices": {
-            "root": { "type": "disk", "path": "/", "pool": "default" },
-            "eth0": { "type": "nic", "name": "eth0", "network": self.bridge } } });
+            "root": { "type": "disk", "path": "/", "pool": "default" }, "eth0": self.nic(0) } });
         self.api.sync("PUT", "/1.0/profiles/default", &profile)?;
         let archive = self.dir.path().join("busybox.tar.gz");
         fs::write(&archive, ImageBuilder::unified("busybox").busybox().gzip())?;
         let path = archive.to_str().context("a temporary path in UTF-8")?;
         output(&mut self.command(&["image", "import", path, "--alias", "busybox"]))?;
         Ok(())
+    }
+
+    /// The managed network with this number has place for 500 instances; a bridge is advised to carry half as many.
+    pub fn make_network(&self, number: usize) -> Result<()> {
+        let address = format!("{}.{}.1/23", self.subnet, number * 2);
+        let network = json!({ "name": self.network(number), "type": "bridge", "config":
+            { "ipv4.address": address, "ipv4.nat": "true", "ipv6.address": "none" } });
+        self.api.sync("POST", "/1.0/networks", &network).map(drop)
+    }
+
+    fn network(&self, number: usize) -> String {
+        format!("{}{number}", self.bridge)
+    }
+
+    /// An instance's device on that network.
+    pub fn nic(&self, number: usize) -> Value {
+        json!({ "type": "nic", "name": "eth0", "network": self.network(number) })
     }
 
     pub fn pid(&self) -> Option<u32> {
@@ -132,29 +152,72 @@ impl Subject {
         Ok(())
     }
 
-    /// Ends the daemon in the way that takes its instances, networks and mounts with it.
+    /// Ends the daemon in the way that takes its instances, networks and mounts with it. Whatever fails on the way, nothing
+    /// of it is left on the host.
     pub fn end(&mut self) -> Result<()> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
-        match self.kind {
-            Kind::Stapes => run(&mut self.command(&["admin", "shutdown"]))?,
-            // SIGPWR is the host's shutdown to Incus.
-            Kind::Incus => run(Command::new("kill").args(["-PWR", &child.id().to_string()]))?,
+        if self.ended {
+            return Ok(());
         }
-        let began = Instant::now();
-        while child.try_wait()?.is_none() {
-            if began.elapsed() > Duration::from_secs(180) {
-                child.kill()?;
-                child.wait()?;
-                bail!("the daemon did not end within 180 s of being asked to");
-            }
-            thread::sleep(Duration::from_millis(20));
+        self.ended = true;
+        let ended = self.shut_down();
+        if ended.is_err() {
+            self.wipe();
         }
         self.clean_up();
+        ended?;
         let left = mounts_beneath(self.dir.path());
         if !left.is_empty() {
             bail!("still mounted: {}", left.join(", "));
         }
         Ok(())
+    }
+
+    fn shut_down(&mut self) -> Result<()> {
+        if self.child.is_none() {
+            // A row failed while the daemon was down: its instances run.
+            self.start()?;
+        }
+        let mut child = self.child.take().context("no daemon")?;
+        let asked = match self.kind {
+            Kind::Stapes => run(&mut self.command(&["admin", "shutdown"])),
+            // SIGPWR is the host's shutdown to Incus.
+            Kind::Incus => run(Command::new("kill").args(["-PWR", &child.id().to_string()])),
+        };
+        let began = Instant::now();
+        while asked.is_ok() && child.try_wait()?.is_none() {
+            if began.elapsed() > Duration::from_secs(180) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        if child.try_wait()?.is_none() {
+            child.kill()?;
+            child.wait()?;
+            asked?;
+            bail!("the daemon did not end within 180 s of being asked to");
+        }
+        Ok(())
+    }
+
+    /// The way out when the daemon cannot take its things away: by what carries this run's names alone.
+    fn wipe(&self) {
+        let dir = self.dir.path().display().to_string();
+        // The nursery, its services and then the instances, whose shims would report to nobody.
+        for pid in processes_naming(&dir).into_iter().chain(members(PARENT)) {
+            let _ = output(Command::new("kill").args(["-KILL", &pid.to_string()]));
+        }
+        let mut points = mounts_beneath(self.dir.path());
+        points.sort_by_key(|point| std::cmp::Reverse(point.len()));
+        for point in points {
+            let _ = output(Command::new("umount").args(["-l", &point]));
+        }
+        for number in 0..NETWORKS {
+            let network = self.network(number);
+            let _ = output(Command::new("ip").args(["link", "delete", &network]));
+            let _ = output(Command::new("nft").args(["delete", "table", "inet", &format!("stapes_{network}")]));
+        }
+        // Dying takes the kernel a moment.
+        thread::sleep(Duration::from_secs(1));
     }
 
     fn clean_up(&self) {
@@ -175,4 +238,36 @@ impl Drop for Subject {
             eprintln!("warning: {error:#}");
         }
     }
+}
+
+/// Processes with `text` in their command line.
+fn processes_naming(text: &str) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let names = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        *pid != std::process::id() && String::from_utf8_lossy(&line).contains(text)
+    };
+    pids.filter(names).collect()
+}
+
+/// Processes in the groups of that name and beneath, in every hierarchy.
+fn members(parent: &str) -> Vec<u32> {
+    fn collect(group: &Path, pids: &mut Vec<u32>) {
+        let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
+        for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                collect(&entry.path(), pids);
+            }
+        }
+    }
+    let mut pids = Vec::new();
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
+        collect(&hierarchy.join(parent), &mut pids);
+    }
+    pids.sort_unstable();
+    pids.dedup();
+    pids
 }

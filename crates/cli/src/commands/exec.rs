@@ -125,7 +125,7 @@ async fn run(ctx: &Ctx, spec: &str, command: Vec<String>, how: &How) -> Result<i
     if let Some(control) = control {
         tokio::spawn(steer(control, signals, interactive));
     }
-    let input = if how.disable_stdin { None } else { Some(stdin_chunks()) };
+    let input = if how.disable_stdin || stdin_is_null() { None } else { Some(stdin_chunks()) };
     tokio::spawn(feed(to_stdin, input));
     let outputs = async {
         if interactive {
@@ -152,6 +152,13 @@ async fn run(ctx: &Ctx, spec: &str, command: Vec<String>, how: &How) -> Result<i
 pub enum Output {
     Stdout,
     Stderr,
+}
+
+/// Whether standard input is `/dev/null`, as it is under most programs that run commands: a thread that reads its end
+/// costs as much as asking for it.
+fn stdin_is_null() -> bool {
+    let null = rustix::fs::stat("/dev/null").map(|file| file.st_rdev);
+    rustix::fs::fstat(rustix::stdio::stdin()).is_ok_and(|file| file.st_rdev != 0 && Ok(file.st_rdev) == null)
 }
 
 /// What is typed or piped in, read by a thread of its own: a terminal must not be made non-blocking, since others share

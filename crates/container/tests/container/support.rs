@@ -238,6 +238,9 @@ pub fn wait_event(running: &dyn Running, wanted: impl Fn(&Event) -> bool) -> Eve
     loop {
         while let Some(event) = running.next_event() {
             if wanted(&event) {
+                if matches!(event, Event::Exited { .. }) {
+                    running.acknowledge_exit();
+                }
                 return event;
             }
         }

@@ -1,14 +1,13 @@
 //! `/1.0/images/aliases`. Names may contain slashes.
 
-use serde_json::Value;
 use stapes_api as api;
 use stapes_engine::app::with_project;
 
 use crate::{
     convert,
-    reply::{ApiError, Reply, Result, etag, to_value},
+    reply::{Reply, Result, etag, to_value},
     request::Context,
-    rest::instances::merge,
+    rest::instances::patched,
     route,
     router::Route,
 };
@@ -61,13 +60,9 @@ async fn put(mut context: Context) -> Result {
 }
 
 async fn patch(mut context: Context) -> Result {
-    let body: Value = context.json().await?;
     let (project, name) = (context.project()?, context.name("name")?);
-    let mut merged = to_value(&convert::alias(&*context.engine.alias(&project, &name)?).writable())?;
-    context.check_etag(&etag(&merged)?)?;
-    merge(&mut merged, &body);
-    let put: api::ImageAliasesEntryPut = serde_json::from_value(merged)
-        .map_err(|error| ApiError::bad_request(format!("the request's body: {error}")))?;
+    let writable = convert::alias(&*context.engine.alias(&project, &name)?).writable();
+    let put: api::ImageAliasesEntryPut = patched(&mut context, &writable).await?;
     context.engine.update_alias(&project, &name, &put.description, &put.target)?;
     Ok(Reply::empty())
 }

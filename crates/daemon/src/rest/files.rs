@@ -6,7 +6,9 @@
 use std::{
     collections::BTreeMap,
     fs::File,
+    os::fd::OwnedFd,
     path::{Component, Path, PathBuf},
+    sync::Arc,
 };
 
 use hyper::{HeaderMap, Method};
@@ -108,7 +110,7 @@ async fn get(context: Context) -> Result {
             headers.insert("content-type", "application/json".to_owned());
             Ok(Reply::Raw { headers, body: full(json!(api::Response::sync(names)).to_string()) })
         }
-        FileReply::Done | FileReply::Entries { .. } => Err(unexpected(&subject.path)),
+        FileReply::Done | FileReply::Beside { .. } | FileReply::Entries { .. } => Err(unexpected(&subject.path)),
     }
 }
 
@@ -247,21 +249,35 @@ async fn post(mut context: Context) -> Result {
     let request = match wanted.kind {
         FileKind::Directory => FileRequest::MakeDirectory { path, uid, gid, mode },
         FileKind::Symlink => FileRequest::MakeSymlink { path, target: link_body(&mut context).await?, uid, gid },
+        FileKind::File | FileKind::Other if wanted.how == WriteMode::Overwrite => {
+            FileRequest::WriteWhole { path, uid, gid, mode }
+        }
         FileKind::File | FileKind::Other => FileRequest::Write { path, how: wanted.how, uid, gid, mode },
     };
     match context.engine.file(&subject.project, &subject.name, request).await? {
         FileReply::Done if wanted.kind != FileKind::File => {}
-        FileReply::Opened { fd, .. } if wanted.kind == FileKind::File => {
-            let mut writer = Writer::new(File::from(fd), format!("{} of {}", subject.path, subject.name));
-            while let Some(piece) = transfer::next_piece(context.request.body_mut()).await? {
-                writer.push(piece).await?;
-            }
-            writer.finish().await?;
+        FileReply::Opened { fd, .. } if wanted.kind == FileKind::File => receive(&mut context, &subject, fd).await?,
+        FileReply::Beside { fd, .. } => {
+            let failed = |error| stapes_engine::Error::failed(format!("failed to keep {}", subject.path), error);
+            let file = Arc::new(fd.try_clone().map_err(failed)?);
+            receive(&mut context, &subject, fd).await?;
+            let request = FileRequest::PutInPlace { path: subject.path.clone(), file };
+            context.engine.file(&subject.project, &subject.name, request).await?;
         }
         _ => return Err(unexpected(&subject.path)),
     }
     subject.event(&context, "instance-file-pushed");
     Ok(Reply::empty())
+}
+
+/// Writes the body into a file of the instance.
+async fn receive(context: &mut Context, subject: &Subject, fd: OwnedFd) -> Result<()> {
+    let mut writer = Writer::new(File::from(fd), format!("{} of {}", subject.path, subject.name));
+    while let Some(piece) = transfer::next_piece(context.request.body_mut()).await? {
+        writer.push(piece).await?;
+    }
+    writer.finish().await?;
+    Ok(())
 }
 
 async fn link_body(context: &mut Context) -> Result<String> {

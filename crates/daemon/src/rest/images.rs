@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, fs::File, io::Read, path::Path, sync::Arc};
 
 use futures_util::StreamExt;
 use hyper::{Method, body::Frame};
-use serde_json::Value;
 use stapes_api as api;
 use stapes_engine::{
     app::{ImageEdit, bulk_task, with_project},
@@ -17,7 +16,7 @@ use crate::{
     convert,
     reply::{ApiError, Reply, Result, etag, full, to_value},
     request::Context,
-    rest::instances::{merge, scope},
+    rest::instances::{patched, scope},
     route,
     router::Route,
     transfer,
@@ -74,13 +73,9 @@ async fn put(mut context: Context) -> Result {
 }
 
 async fn patch(mut context: Context) -> Result {
-    let body: Value = context.json().await?;
     let (shown, image) = shown(&context)?;
-    let mut merged = to_value(&shown.writable())?;
-    context.check_etag(&etag(&merged)?)?;
-    merge(&mut merged, &body);
-    let put = serde_json::from_value(merged)
-        .map_err(|error| ApiError::bad_request(format!("the request's body: {error}")))?;
+    let writable = shown.writable();
+    let put = patched(&mut context, &writable).await?;
     replace(&context, image, put).await
 }
 

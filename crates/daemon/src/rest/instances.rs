@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use stapes_api as api;
 use stapes_engine::{
@@ -13,7 +14,7 @@ use stapes_model::{InstanceName, ProfileName, ProjectName};
 
 use crate::{
     convert,
-    reply::{ApiError, Reply, Result, etag, to_text, to_value},
+    reply::{ApiError, Each, Reply, Result, etag, to_text, to_value},
     request::Context,
     route,
     router::Route,
@@ -38,7 +39,6 @@ pub fn routes() -> Vec<Route> {
             answer Vec<api::InstanceSnapshot> => snapshots),
         route!(GET "/1.0/instances/{name}/backups" ViewInstances "List an instance's backups",
             answer Vec<String> => snapshots),
-        route!(GET "/1.0/instances/{name}/logs" ViewInstances "List an instance's logs", answer Vec<String> => snapshots),
     ]
 }
 
@@ -58,55 +58,63 @@ async fn list(context: Context) -> Result {
             instances.iter().map(|(instance, _)| instance_url(&instance.project, &instance.name)).collect();
         return Reply::sync(&urls);
     }
+    let instances = Arc::new(instances);
     let states = match context.recursion() {
-        2 => Some(states(&context, &instances).await?),
+        2 => Some(states(&context, Arc::clone(&instances)).await?),
         _ => None,
     };
-    let shown = |(instance, expanded): &(Stored<records::Instance>, Expanded)| {
-        convert::instance(instance, expanded, context.engine.status(instance))
+    // Whoever read the states is done with them, so nothing is copied here.
+    let instances = Arc::unwrap_or_clone(instances);
+    let shown = |(instance, expanded): (Stored<records::Instance>, Expanded)| {
+        let status = context.engine.status(&instance);
+        convert::instance(&instance, expanded, status)
     };
     if !context.query.contains_key("filter") {
-        let plain = instances.iter().map(shown);
+        let plain = instances.into_iter().map(shown);
         return match states {
-            None => to_text(&plain.collect::<Vec<_>>()),
+            None => to_text(&Each::of(plain)),
             Some(states) => {
-                let full = plain.zip(states).map(|(instance, state)| convert::instance_full(instance, state));
-                to_text(&full.collect::<Vec<_>>())
+                to_text(&Each::of(plain.zip(states).map(|(instance, state)| convert::instance_full(instance, state))))
             }
         };
     }
     let mut objects = Vec::with_capacity(instances.len());
-    for (number, (instance, expanded)) in instances.iter().enumerate() {
-        let shown = convert::instance(instance, expanded, context.engine.status(instance));
+    for (number, (instance, expanded)) in instances.into_iter().enumerate() {
+        let url = instance_url(&instance.project, &instance.name);
+        let shown = shown((instance, expanded));
         let object = match states.as_ref().and_then(|states| states.get(number)) {
             Some(state) => to_value(&convert::instance_full(shown, state.clone()))?,
             None => to_value(&shown)?,
         };
-        objects.push((instance_url(&instance.project, &instance.name), object));
+        objects.push((url, object));
     }
     super::collection(&context, objects)
 }
 
 async fn states(
     context: &Context,
-    instances: &[(Stored<records::Instance>, Expanded)],
+    instances: Arc<Vec<(Stored<records::Instance>, Expanded)>>,
 ) -> Result<Vec<api::InstanceState>> {
     let engine = Arc::clone(&context.engine);
-    let instances = instances.to_vec();
-    let work = move || engine.states(instances.iter().map(|(instance, expanded)| (&*instance.value, expanded)));
+    let work = move || {
+        let instances: Vec<_> = instances.iter().map(|(instance, expanded)| (&*instance.value, expanded)).collect();
+        engine.states(&instances)
+    };
     Ok(context.engine.lanes.fast(work).await?.iter().map(convert::state).collect())
 }
 
 async fn get(context: Context) -> Result {
     let instance = context.engine.instance(&context.project()?, &context.instance_name()?)?;
     let expanded = context.engine.expanded(&instance);
-    let shown = convert::instance(&instance, &expanded, context.engine.status(&instance));
-    if context.recursion() > 0 {
-        let states = states(&context, &[(instance.clone(), expanded)]).await?;
-        let state = states.into_iter().next().unwrap_or_default();
-        return Reply::tagged(&convert::instance_full(shown, state), &editable(&instance));
+    let state = match context.recursion() {
+        0 => None,
+        _ => states(&context, Arc::new(vec![(instance.clone(), expanded.clone())])).await?.into_iter().next(),
+    };
+    let shown = convert::instance(&instance, expanded, context.engine.status(&instance));
+    match state {
+        Some(state) => Reply::tagged(&convert::instance_full(shown, state), &editable(&instance)),
+        None => Reply::tagged(&shown, &editable(&instance)),
     }
-    Reply::tagged(&shown, &editable(&instance))
 }
 
 /// What an instance's tag covers: what `PUT` replaces, without what the daemon itself keeps changing.
@@ -212,7 +220,7 @@ async fn patch(mut context: Context) -> Result {
     let body: Value = context.json().await?;
     let instance = context.engine.instance(&context.project()?, &context.instance_name()?)?;
     context.check_etag(&etag(&editable(&instance))?)?;
-    let shown = convert::instance(&instance, &Expanded::default(), context.engine.status(&instance));
+    let shown = convert::instance(&instance, Expanded::default(), context.engine.status(&instance));
     let mut merged = to_value(&shown.writable())?;
     merge(&mut merged, &body);
     let put: api::InstancePut = serde_json::from_value(merged)
@@ -221,6 +229,15 @@ async fn patch(mut context: Context) -> Result {
     let engine = Arc::clone(&context.engine);
     context.engine.lanes.fast(move || engine.update_instance(&instance, edit)).await?;
     Ok(Reply::empty())
+}
+
+/// What a PATCH makes of an object: the body laid over what is `writable` now, if that is still what the caller has read.
+pub(super) async fn patched<T: DeserializeOwned>(context: &mut Context, writable: &impl Serialize) -> Result<T> {
+    let body: Value = context.json().await?;
+    let mut merged = to_value(writable)?;
+    context.check_etag(&etag(&merged)?)?;
+    merge(&mut merged, &body);
+    serde_json::from_value(merged).map_err(|error| ApiError::bad_request(format!("the request's body: {error}")))
 }
 
 /// Objects are merged one level deep (`config`, `devices`), everything else is replaced.

@@ -10,6 +10,7 @@ mod images;
 mod instance_metadata;
 mod instances;
 mod internal;
+mod logs;
 mod metadata;
 mod networks;
 mod operations;
@@ -35,6 +36,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(state::routes());
     routes.extend(exec::routes());
     routes.extend(console::routes());
+    routes.extend(logs::routes());
     routes.extend(files::routes());
     routes.extend(instance_metadata::routes());
     routes.extend(images::routes());

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
 use stapes_api as api;
 use stapes_engine::{Engine, records};
 use stapes_model::NetworkName;
@@ -10,9 +9,9 @@ use stapes_network as network;
 
 use crate::{
     convert,
-    reply::{ApiError, Reply, Result, etag, to_value},
+    reply::{Reply, Result, etag, to_value},
     request::Context,
-    rest::instances::merge,
+    rest::instances::patched,
     route,
     router::Route,
 };
@@ -111,14 +110,10 @@ async fn put(mut context: Context) -> Result {
 }
 
 async fn patch(mut context: Context) -> Result {
-    let body: Value = context.json().await?;
     let name = context.name("name")?;
     let record = context.engine.network(&name)?;
-    let mut merged = to_value(&convert::network(&record, Vec::new(), true).writable())?;
-    context.check_etag(&etag(&merged)?)?;
-    merge(&mut merged, &body);
-    let put = serde_json::from_value(merged)
-        .map_err(|error| ApiError::bad_request(format!("the request's body: {error}")))?;
+    let writable = convert::network(&record, Vec::new(), true).writable();
+    let put = patched(&mut context, &writable).await?;
     replace(&context, name, put).await
 }
 

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
 use stapes_api as api;
 use stapes_engine::{app::with_project, records};
 
 use crate::{
     convert,
-    reply::{ApiError, Reply, Result, etag, to_value},
+    reply::{Reply, Result, etag, to_value},
     request::Context,
-    rest::instances::{merge, scope},
+    rest::instances::{patched, scope},
     route,
     router::Route,
 };
@@ -76,13 +75,9 @@ async fn put(mut context: Context) -> Result {
 }
 
 async fn patch(mut context: Context) -> Result {
-    let body: Value = context.json().await?;
     let (shown, record) = shown(&context)?;
-    let mut merged = to_value(&shown.writable())?;
-    context.check_etag(&etag(&merged)?)?;
-    merge(&mut merged, &body);
-    let put = serde_json::from_value(merged)
-        .map_err(|error| ApiError::bad_request(format!("the request's body: {error}")))?;
+    let writable = shown.writable();
+    let put = patched(&mut context, &writable).await?;
     replace(&context, record, put).await
 }
 

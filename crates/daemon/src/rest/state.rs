@@ -27,7 +27,7 @@ async fn get(context: Context) -> Result {
     let instance = context.engine.instance(&context.project()?, &context.instance_name()?)?;
     let expanded = context.engine.expanded(&instance);
     let engine = Arc::clone(&context.engine);
-    let states = context.engine.lanes.fast(move || engine.states([(&*instance.value, &expanded)])).await?;
+    let states = context.engine.lanes.fast(move || engine.states(&[(&*instance.value, &expanded)])).await?;
     Reply::sync(&states.first().map(convert::state).unwrap_or_default())
 }
 

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
 use stapes_api as api;
 use stapes_engine::records;
 use stapes_model::PoolName;
 
 use crate::{
     convert,
-    reply::{ApiError, Reply, Result, etag, to_value},
+    reply::{Reply, Result, etag, to_value},
     request::Context,
-    rest::instances::merge,
+    rest::instances::patched,
     route,
     router::Route,
 };
@@ -76,13 +75,9 @@ async fn put(mut context: Context) -> Result {
 }
 
 async fn patch(mut context: Context) -> Result {
-    let body: Value = context.json().await?;
     let name = context.name("pool")?;
-    let mut merged = to_value(&shown(&context, &name)?.0.writable())?;
-    context.check_etag(&etag(&merged)?)?;
-    merge(&mut merged, &body);
-    let put: api::StoragePoolPut = serde_json::from_value(merged)
-        .map_err(|error| ApiError::bad_request(format!("the request's body: {error}")))?;
+    let writable = shown(&context, &name)?.0.writable();
+    let put: api::StoragePoolPut = patched(&mut context, &writable).await?;
     context.engine.update_pool(&name, put.description, put.config)?;
     Ok(Reply::empty())
 }

@@ -91,6 +91,8 @@ impl Running for Handle {
         self.0.events.lock().unwrap().pop_front()
     }
 
+    fn acknowledge_exit(&self) {}
+
     fn id(&self) -> InstanceId {
         InstanceId::from_bits(1)
     }

@@ -175,13 +175,12 @@ impl Engine {
     /// Gives the instance what is its own for life: id, id range, MACs, addresses.
     fn assign(&self, record: &mut records::Instance) -> Result<Reservation> {
         let expanded = self.expanded(record);
-        let privileged = expanded.is_on("security.privileged");
-        let size = if expanded.is_on("security.nesting") { 4 * id_ranges::BLOCK } else { id_ranges::BLOCK };
+        let size = super::ids::wanted(&expanded);
         let (chosen, reservation) = self.reserved.choose(|reserved| {
             record.id = self.free_id(reserved)?;
             let mut keys = vec![record.key()];
             let mut ids = None;
-            if !privileged {
+            if let Some(size) = size {
                 let range = self.free_ids(size, reserved)?;
                 keys.extend(id_ranges::blocks(range).map(records::id_range_claim));
                 ids = Some(range);
@@ -204,7 +203,7 @@ impl Engine {
         Ok(reservation)
     }
 
-    fn free_ids(&self, size: u32, reserved: &HashSet<String>) -> Result<IdRange> {
+    pub(super) fn free_ids(&self, size: u32, reserved: &HashSet<String>) -> Result<IdRange> {
         let mut taken = self.index.read().claimed_id_ranges();
         taken.extend(reserved.iter().filter_map(|key| key.strip_prefix("claim/id-range/")?.parse::<u32>().ok()));
         self.ids.find(size, &taken)

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use stapes_instance::{FileReply, FileRequest, require};
+use stapes_instance::{DriverError, FileReply, FileRequest, WriteMode, require};
 use stapes_model::{InstanceName, ProjectName};
 use stapes_storage::VolumeRef;
 
-use crate::{Engine, Result};
+use crate::{Engine, Error, Result};
 
 impl Engine {
     /// Serves one file request on an instance in any state.
@@ -19,13 +19,23 @@ impl Engine {
         let instance = self.instance(project, name)?;
         require(instance.kind, "files")?;
         let engine = Arc::clone(self);
-        let work = move || {
-            crate::failpoint::reached("before a file request");
+        let serve = move |request: &FileRequest| {
             if let Some(live) = engine.live.get(&instance.id) {
-                return Ok(live.running.file(&request)?);
+                return Ok(live.running.file(request)?);
             }
             let root = engine.pool(&instance.pool)?.volume_path(&VolumeRef::instance(&instance.id)).join("rootfs");
-            Ok(engine.driver(instance.kind)?.files_offline(&root, &request)?)
+            Ok(engine.driver(instance.kind)?.files_offline(&root, request)?)
+        };
+        let work = move || {
+            crate::failpoint::reached("before a file request");
+            match (serve(&request), request) {
+                // A shim that was started by an older daemon knows only the write in place.
+                (
+                    Err(Error::Driver(DriverError::Unsupported { .. })),
+                    FileRequest::WriteWhole { path, uid, gid, mode },
+                ) => serve(&FileRequest::Write { path, how: WriteMode::Overwrite, uid, gid, mode }),
+                (reply, _) => reply,
+            }
         };
         let reply = self.lanes.fast(work).await;
         crate::failpoint::reached("after a file request");

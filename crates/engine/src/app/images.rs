@@ -81,6 +81,7 @@ impl Engine {
         {
             return Err(Error::invalid("fingerprint", format!("expected {expected}, the content has {fingerprint}")));
         }
+        stapes_image::check_whole(&imported.files)?;
         // Two of the same content at once would take each other's files away, in one project or in two, and a deletion
         // must not come between the files and the record.
         let _held = self.locks.take("image", fingerprint.as_str(), "import")?;

@@ -9,9 +9,11 @@ mod delete;
 pub(crate) mod exec;
 mod files;
 mod freeze;
+mod ids;
 mod images;
 mod init;
 mod instances;
+mod logs;
 pub(crate) mod networks;
 mod nics;
 mod plan;
@@ -32,8 +34,10 @@ pub use exec::{ExecCommand, ExecOutput, ExecTarget, exec_failed};
 pub use images::{ImageEdit, ImportedImage};
 pub use init::InitPlan;
 pub use instances::{Expanded, InstanceEdit};
+pub(crate) use start::REBOOT;
 pub use state::{AddressState, InstanceState, NicState};
 pub use stop::StopMode;
+pub(crate) use templates::KnownMetadata;
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,11 @@
 //! Managed networks: make, bring up, change, delete; what dnsmasq is told of each NIC.
 
-use std::{collections::HashSet, net::IpAddr, path::Path, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
 
 use ipnet::IpNet;
 use serde_json::json;
@@ -10,6 +15,7 @@ use stapes_store::{Check, Transaction};
 
 use crate::{
     Engine, Error, Result,
+    index::Stored,
     records::{self, Record},
 };
 
@@ -100,7 +106,7 @@ impl Engine {
     /// Makes the host have the network: bridge, firewall, files, dnsmasq. May run twice.
     pub(crate) fn network_up(&self, network: &records::Network) -> Result<()> {
         let bridge = self.bridge(network)?;
-        if find_program("dnsmasq").is_none() {
+        if dnsmasq().is_none() {
             let why = "dnsmasq is not installed; install the package dnsmasq-base".to_owned();
             return Err(Error::Refused(format!("network {}: {why}", network.name)));
         }
@@ -129,14 +135,16 @@ impl Engine {
     }
 
     fn host_identity(&self) -> String {
-        let id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
-        if id.trim().is_empty() { self.paths.state.display().to_string() } else { id.trim().to_owned() }
+        static MACHINE: OnceLock<String> = OnceLock::new();
+        let id =
+            MACHINE.get_or_init(|| std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned());
+        if id.is_empty() { self.paths.state.display().to_string() } else { id.clone() }
     }
 
     pub(crate) fn dnsmasq_paths(&self, network: &NetworkName) -> DnsmasqPaths {
         let mut paths = DnsmasqPaths::beneath(self.paths.network(network));
-        if let Some(program) = find_program("dnsmasq") {
-            paths.program = program;
+        if let Some(program) = dnsmasq() {
+            paths.program = program.to_owned();
         }
         paths
     }
@@ -163,17 +171,34 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes what dnsmasq was told of the network's NICs agree with the store.
-    fn agree_on_reservations(&self, network: &records::Network) -> Result<()> {
-        let (bridge, paths) = (self.bridge(network)?, self.dnsmasq_paths(&network.name));
+    /// The reservations of all NICs on managed networks, by network.
+    fn all_reservations(&self) -> HashMap<NetworkName, Vec<(InstanceId, ManagedNic, Stored<records::Instance>)>> {
         let instances: Vec<_> = self.index.read().instances_of(None).cloned().collect();
-        let mut keep = Vec::new();
+        let mut by_network: HashMap<_, Vec<_>> = HashMap::new();
         for instance in instances {
-            for nic in self.managed_nics(&instance)?.into_iter().filter(|nic| nic.network == network.name) {
-                let reservation = nic.reservation(&instance, &bridge);
-                stapes_network::write_reservation(&bridge, &paths, &instance.id, &nic.device, &reservation)?;
-                keep.push((instance.id, nic.device));
+            let nics = self.managed_nics(&instance).unwrap_or_else(|error| {
+                tracing::error!(instance = %instance.id, error = crate::chain(&error), "its NICs cannot be read");
+                Vec::new()
+            });
+            for nic in nics {
+                by_network.entry(nic.network.clone()).or_default().push((instance.id, nic, instance.clone()));
             }
+        }
+        by_network
+    }
+
+    /// Makes what dnsmasq was told of the network's NICs agree with the store.
+    fn agree_on_reservations(
+        &self,
+        network: &records::Network,
+        nics: &[(InstanceId, ManagedNic, Stored<records::Instance>)],
+    ) -> Result<()> {
+        let (bridge, paths) = (self.bridge(network)?, self.dnsmasq_paths(&network.name));
+        let mut keep = Vec::new();
+        for (id, nic, instance) in nics {
+            let reservation = nic.reservation(instance, &bridge);
+            stapes_network::write_reservation(&bridge, &paths, id, &nic.device, &reservation)?;
+            keep.push((*id, nic.device.clone()));
         }
         if stapes_network::sweep_reservations(&paths, &keep)? {
             self.services.signal_service(&service_name(&network.name), HANG_UP)?;
@@ -251,8 +276,10 @@ impl Engine {
     /// Brings every network up and removes what is left of deleted ones; one that fails does not stop the others.
     pub(crate) fn networks_up(&self) {
         let networks: Vec<_> = self.index.read().networks.values().cloned().collect();
+        let nics = self.all_reservations();
         for network in networks {
-            let up = self.network_up(&network).and_then(|()| self.agree_on_reservations(&network));
+            let nics = nics.get(&network.name).map(Vec::as_slice).unwrap_or_default();
+            let up = self.network_up(&network).and_then(|()| self.agree_on_reservations(&network, nics));
             if let Err(error) = up {
                 tracing::error!(network = network.name.as_str(), error = crate::chain(&error), "a network is down");
             }
@@ -275,8 +302,19 @@ impl Engine {
     }
 }
 
+/// Where dnsmasq is; looked for until it was found, since a `PATH` may be long and every creation asks.
+fn dnsmasq() -> Option<&'static Path> {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    if FOUND.get().is_none()
+        && let Some(program) = find_program("dnsmasq")
+    {
+        let _ = FOUND.set(program);
+    }
+    FOUND.get().map(PathBuf::as_path)
+}
+
 /// A program of the host, where a daemon's `PATH` may lack the system directories.
-fn find_program(name: &str) -> Option<std::path::PathBuf> {
+fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     let folders = path.split(':').chain(["/usr/sbin", "/usr/bin", "/sbin", "/bin"]);
     folders

@@ -20,12 +20,8 @@ impl Engine {
         let idmap = match instance.ids {
             _ if expanded.is_on("security.privileged") => IdMap::Privileged,
             Some(range) => IdMap::Range(range),
-            None => {
-                return Err(Error::invalid(
-                    "security.privileged",
-                    "the instance was made privileged and has no id range; make a new one to have it unprivileged",
-                ));
-            }
+            // A start sees to it first.
+            None => return Err(Error::Refused(format!("instance {} has no id range", instance.name))),
         };
         let mut nodes = Vec::new();
         for (device, node) in &requests.nodes {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use stapes_image::metadata::Trigger;
-use stapes_instance::ExitReason;
+use stapes_instance::{ExitReason, ExitStatus};
 use stapes_model::{
     InstanceId, InstanceName, ProjectName,
     state::{Request, Verdict, decide},
@@ -20,6 +20,10 @@ use crate::{
 
 use super::{create::lock_name, instance_url, task};
 
+/// The journal's word for a start that an instance asked for from inside; `id` says which. Its shim is let go only after
+/// this: one of the two tells the next daemon.
+pub(crate) const REBOOT: &str = "reboot";
+
 impl Engine {
     /// Starts a stopped instance.
     pub fn start_instance(
@@ -28,6 +32,16 @@ impl Engine {
         name: &InstanceName,
         requestor: Option<Requestor>,
     ) -> Result<Operation> {
+        self.begin_start(project, name, requestor, false)
+    }
+
+    fn begin_start(
+        self: &Arc<Self>,
+        project: &ProjectName,
+        name: &InstanceName,
+        requestor: Option<Requestor>,
+        rebooted: bool,
+    ) -> Result<Operation> {
         let instance = self.instance(project, name)?;
         let held = self.locks.take("instance", &lock_name(project, name), "start")?;
         self.check_state(&instance, Request::Start)?;
@@ -35,6 +49,9 @@ impl Engine {
         let (engine, project, name) = (Arc::clone(self), project.clone(), name.clone());
         Ok(self.operations.run(spec, move |operation| async move {
             let _held = held;
+            if rebooted {
+                operation.intent(REBOOT, &json!({ "id": instance.id }), false)?;
+            }
             engine.start_held(&operation, &project, &name, requestor.as_ref()).await
         }))
     }
@@ -61,8 +78,13 @@ impl Engine {
             .fast(move || {
                 let instance = engine.instance(&project, &name)?;
                 engine.check_state(&instance, Request::Start)?;
-                task.intent("start", &json!({ "id": instance.id }), false)?;
-                let live = engine.start_now(&instance)?;
+                let id = instance.id;
+                task.intent("start", &json!({ "id": id }), false)?;
+                let started =
+                    engine.fit_ids(instance).and_then(|instance| Ok((engine.start_now(&instance)?, instance)));
+                let (live, instance) = started.inspect_err(|error| {
+                    engine.note_log(&id, &format!("failed to start: {}", crate::chain(error)));
+                })?;
                 task.step("running", false)?;
                 Ok((instance.id, live))
             })
@@ -149,6 +171,7 @@ impl Engine {
         self.live.remove(&id);
         tracing::info!(instance = %id, ?exit, "instance ended");
         let Some(instance) = self.index.read().instances.get(&id).cloned() else {
+            live.running.acknowledge_exit();
             live.announce(exit);
             return;
         };
@@ -157,22 +180,36 @@ impl Engine {
         let holder = self.locks.holder("instance", &lock_name(&instance.project, &instance.name));
         let stopped = matches!(holder, Some("stop" | "restart"));
         let reboot = exit.reason == ExitReason::Reboot && !stopped;
-        if !reboot && holder != Some("restart") {
-            let engine = Arc::clone(self);
-            let recorded = self.lanes.fast(move || engine.record_power(&id, false)).await;
-            if let Err(error) = recorded {
-                tracing::warn!(instance = %id, error = crate::chain(&error), "the power state was not recorded");
-            }
+        if !reboot {
+            self.settle_end(id, live, (holder != Some("restart")).then_some(exit)).await;
         }
         live.announce(exit);
         if reboot {
             self.told(&id, "instance-restarted", None);
-            self.start_again(&instance).await;
+            if !self.start_again(&instance).await {
+                self.settle_end(id, live, Some(exit)).await;
+            }
         } else {
             self.told(&id, if stopped { "instance-stopped" } else { "instance-shutdown" }, None);
             if instance.ephemeral && !stopped {
                 self.delete_ephemeral(&instance).await;
             }
+        }
+    }
+
+    /// Writes the end down, if it is one for the record, and lets the shim go that would tell the next daemon of it.
+    async fn settle_end(self: &Arc<Self>, id: InstanceId, live: &Arc<LiveInstance>, record: Option<Exit>) {
+        let (engine, running) = (Arc::clone(self), Arc::clone(&live.running));
+        let settled = self.lanes.fast(move || {
+            let recorded = record.map_or(Ok(()), |exit| {
+                engine.note_log(&id, &format!("ended: {}", told_exit(exit)));
+                engine.record_power(&id, false)
+            });
+            running.acknowledge_exit();
+            recorded
+        });
+        if let Err(error) = settled.await {
+            tracing::warn!(instance = %id, error = crate::chain(&error), "the power state was not recorded");
         }
     }
 
@@ -188,8 +225,9 @@ impl Engine {
         begin()
     }
 
-    async fn start_again(self: &Arc<Self>, instance: &records::Instance) {
-        let started = self.when_free(|| self.start_instance(&instance.project, &instance.name, None)).await;
+    /// Starts an instance that asked for it from inside; whether it runs.
+    pub(crate) async fn start_again(self: &Arc<Self>, instance: &records::Instance) -> bool {
+        let started = self.when_free(|| self.begin_start(&instance.project, &instance.name, None, true)).await;
         let outcome = match started {
             Ok(operation) => operation.finished().await.err,
             Err(error) => crate::chain(&error),
@@ -197,6 +235,7 @@ impl Engine {
         if !outcome.is_empty() {
             tracing::error!(instance = %instance.id, error = outcome, "it asked to be restarted and could not be started");
         }
+        outcome.is_empty()
     }
 
     pub(crate) async fn delete_ephemeral(self: &Arc<Self>, instance: &records::Instance) {
@@ -250,5 +289,19 @@ impl Engine {
         let Some(instance) = self.index.read().instances.get(id).cloned() else { return };
         let url = instance_url(&instance.project, &instance.name);
         self.events.lifecycle(instance.project.as_str(), action, &url, requestor, Value::Null);
+    }
+}
+
+/// In words for the instance's log.
+fn told_exit(exit: Exit) -> String {
+    let reason = match exit.reason {
+        ExitReason::Halt => "power-off from inside",
+        ExitReason::Reboot => "reboot from inside",
+        ExitReason::Killed => "killed",
+    };
+    match exit.status {
+        ExitStatus::Code(code) => format!("{reason}, init's exit code was {code}"),
+        ExitStatus::Signal(signal) => format!("{reason}, init ended by signal {signal}"),
+        ExitStatus::Unknown => format!("{reason}, how init ended is not known"),
     }
 }

@@ -1,8 +1,10 @@
 //! Files that an image's templates and cloud-init put into an instance.
 
 use std::{
+    collections::VecDeque,
     io::{Read, Write},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use stapes_image::{
@@ -23,7 +25,7 @@ impl Engine {
     pub(crate) fn apply_templates(&self, instance: &records::Instance, trigger: Trigger) -> Result<()> {
         let pool = self.pool(&instance.pool)?;
         let volume = pool.volume_path(&VolumeRef::instance(&instance.id));
-        let Some(metadata) = read_metadata(&volume)? else { return Ok(()) };
+        let Some(metadata) = self.metadata.read(&volume)? else { return Ok(()) };
         if !metadata.templates.values().any(|template| template.when.contains(&trigger)) {
             return Ok(());
         }
@@ -75,7 +77,8 @@ impl Engine {
     /// What the image of an instance said about itself, as it is in the instance's volume now; `None` for an instance
     /// made empty. Blocking.
     pub fn instance_metadata(&self, instance: &records::Instance) -> Result<Option<ImageMetadata>> {
-        read_metadata(&self.volume_of(instance)?)
+        let metadata = self.metadata.read(&self.volume_of(instance)?)?;
+        Ok(metadata.map(Arc::unwrap_or_clone))
     }
 
     /// Replaces it. A reader sees the old file or the new one. Blocking.
@@ -145,16 +148,61 @@ fn stat(driver: &dyn stapes_instance::Driver, root: &Path, file: &RenderedFile) 
     Ok(driver.files_offline(root, &FileRequest::Stat { path: file.path.to_string_lossy().into_owned() })?)
 }
 
-/// The metadata that came with the image; `None` for an instance made empty.
-pub(crate) fn read_metadata(volume: &Path) -> Result<Option<ImageMetadata>> {
-    let path = volume.join("metadata.yaml");
-    let wrong = |error: std::io::Error| Error::failed(format!("failed to read {}", path.display()), error);
-    // Beside the root and not in it: only the daemon and the unpacking child write here.
-    let file = match std::fs::File::open(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(wrong)?,
-    };
-    let mut text = String::new();
-    file.take(METADATA_LIMIT).read_to_string(&mut text).map_err(wrong)?;
-    Ok(Some(ImageMetadata::parse(&text)?))
+/// The metadata that was asked for last, by its text. Every instance of an image has a copy of the same, and to
+/// understand it takes longer than all else before a start.
+#[derive(Default)]
+pub(crate) struct KnownMetadata(Mutex<VecDeque<(String, Arc<ImageMetadata>)>>);
+
+impl KnownMetadata {
+    const MOST: usize = 16;
+    /// A longer text is not kept.
+    const LONGEST: usize = 16 << 10;
+
+    /// The metadata that came with the image; `None` for an instance made empty.
+    fn read(&self, volume: &Path) -> Result<Option<Arc<ImageMetadata>>> {
+        let path = volume.join("metadata.yaml");
+        let wrong = |error: std::io::Error| Error::failed(format!("failed to read {}", path.display()), error);
+        // Beside the root and not in it: only the daemon and the unpacking child write here.
+        let file = match std::fs::File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(wrong)?,
+        };
+        let mut text = String::new();
+        file.take(METADATA_LIMIT).read_to_string(&mut text).map_err(wrong)?;
+        self.parse(text).map(Some)
+    }
+
+    fn parse(&self, text: String) -> Result<Arc<ImageMetadata>> {
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, metadata)) = known().iter().find(|(one, _)| *one == text) {
+            return Ok(Arc::clone(metadata));
+        }
+        let metadata = Arc::new(ImageMetadata::parse(&text)?);
+        if text.len() <= Self::LONGEST {
+            let mut known = known();
+            known.truncate(Self::MOST - 1);
+            known.push_front((text, Arc::clone(&metadata)));
+        }
+        Ok(metadata)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_is_understood_once_and_again_when_it_changed() {
+        let known = KnownMetadata::default();
+        let text =
+            |release: usize| format!("architecture: x86_64\ncreation_date: 1\nproperties:\n  release: \"{release}\"\n");
+        let first = known.parse(text(0)).unwrap();
+        assert!(Arc::ptr_eq(&first, &known.parse(text(0)).unwrap()));
+        assert_eq!(known.parse(text(1)).unwrap().properties["release"], "1");
+        for release in 2..100 {
+            known.parse(text(release)).unwrap();
+        }
+        assert_eq!(known.0.lock().unwrap().len(), KnownMetadata::MOST);
+        assert_eq!(*known.parse(text(0)).unwrap(), *first);
+    }
 }

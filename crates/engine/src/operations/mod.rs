@@ -261,10 +261,7 @@ impl Operation {
 
     fn changed(&self) {
         self.state().updated_at = self.inner.registry.world().now();
-        let snapshot = self.snapshot();
-        if let Ok(value) = serde_json::to_value(&snapshot) {
-            self.inner.registry.events().operation(&snapshot.project, value);
-        }
+        self.inner.registry.events().operation(&self.snapshot());
     }
 
     /// Runs `body` as this operation's work on the present runtime.

@@ -43,6 +43,7 @@ pub struct FakeRunning {
     asked: AtomicU64,
     alive: AtomicBool,
     frozen: AtomicBool,
+    acknowledged: AtomicBool,
     events: Mutex<VecDeque<Event>>,
     wakeup: OwnedFd,
 }
@@ -56,6 +57,7 @@ impl FakeRunning {
             asked: AtomicU64::new(0),
             alive: AtomicBool::new(true),
             frozen: AtomicBool::new(false),
+            acknowledged: AtomicBool::new(false),
             events: Mutex::default(),
             wakeup: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).unwrap(),
         })
@@ -77,6 +79,11 @@ impl FakeRunning {
     /// It is gone, and nobody is told.
     pub fn lose_power(&self) {
         self.alive.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether its shim was let go.
+    pub fn is_acknowledged(&self) -> bool {
+        self.acknowledged.load(Ordering::SeqCst)
     }
 
     pub fn halt(&self) {
@@ -170,6 +177,10 @@ impl Running for FakeRunning {
             let _ = rustix::io::read(&self.wakeup, &mut [0u8; 8]);
         }
         events.pop_front()
+    }
+
+    fn acknowledge_exit(&self) {
+        self.acknowledged.store(true, Ordering::SeqCst);
     }
 }
 

@@ -152,6 +152,23 @@ async fn a_reboot_from_inside_starts_it_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_end_is_acknowledged_once_it_is_recorded_and_a_reboot_once_it_failed() {
+    let host = Host::new().await;
+    host.launch("c1").await;
+    let guest = host.driver.guest("c1");
+    guest.halt();
+    until("acknowledged", || guest.is_acknowledged()).await;
+    assert_eq!(host.value("c1", "volatile.last_state.power"), "STOPPED");
+    host.start("c1").await;
+    let guest = host.driver.guest("c1");
+    host.driver.broken.store(true, Ordering::SeqCst);
+    guest.reboot();
+    until("acknowledged", || guest.is_acknowledged()).await;
+    assert_eq!(host.value("c1", "volatile.last_state.power"), "STOPPED");
+    assert_eq!(host.status("c1"), Status::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failed_start_leaves_it_stopped_and_says_which_step() {
     let host = Host::new().await;
     host.create("c1").await;
@@ -191,4 +208,24 @@ async fn a_shutdown_of_the_host_stops_all_and_remembers_what_ran() {
     assert!(!host.driver.runs("c1") && !host.exists("c2"));
     assert_eq!(host.value("c1", "volatile.last_state.power"), "RUNNING");
     assert_eq!(host.value("c3", "volatile.last_state.power"), "STOPPED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_range_grows_at_a_start_and_its_old_blocks_are_free_again() {
+    let host = Host::new().await;
+    host.create("c1").await;
+    let before = host.instance("c1").ids.unwrap();
+    host.edit("c1", |edit| drop(edit.config.insert("security.nesting".into(), "true".into()))).unwrap();
+    host.start("c1").await;
+    let after = host.instance("c1").ids.unwrap();
+    assert_eq!((before.size, after.size), (65_536, 4 * 65_536));
+    assert_eq!(host.value("c1", "volatile.idmap.base"), after.base.to_string());
+    let ranges = || host.claims().into_iter().filter(|claim| claim.starts_with("claim/id-range/")).count();
+    assert_eq!(ranges(), 4);
+    host.stop("c1").await;
+    host.start("c1").await;
+    assert_eq!(host.instance("c1").ids.unwrap(), after);
+    host.stop("c1").await;
+    host.delete("c1").await;
+    assert_eq!(ranges(), 0);
 }

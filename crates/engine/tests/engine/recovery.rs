@@ -124,6 +124,21 @@ async fn what_ended_while_no_daemon_looked_is_recorded_as_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reboot_that_was_noted_and_not_come_to_is_made_up_for_once() {
+    let host = Host::new().await;
+    host.launch("c1").await;
+    let id = host.instance("c1").id;
+    host.interrupted("reboot", json!({ "id": id }));
+    host.driver.guest("c1").lose_power();
+    let host = host.restarted();
+    let (_, adopted) = host.engine.reconcile().unwrap();
+    assert_eq!(host.engine.journal.open_intents().unwrap().len(), 1, "open until it runs");
+    host.engine.resume(adopted);
+    until("closed", || host.engine.journal.open_intents().unwrap().is_empty()).await;
+    assert_eq!((host.status("c1"), host.driver.started("c1")), (state::Status::Running, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reservation_follows_the_name_and_ends_with_the_instance() {
     let host = Host::new().await;
     host.create("c1").await;

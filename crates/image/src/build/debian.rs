@@ -135,8 +135,11 @@ fn command(
     if variant == "cloud" {
         include.push_str(",cloud-init");
     }
-    let mut command = Command::new("mmdebstrap");
-    command
+    // In a pid namespace that ends with its first process, and that with this daemon: apt, dpkg and the scripts of packages
+    // would go on for long.
+    let mut command = Command::new("unshare");
+    stapes_sys::exec::die_with_parent(&mut command)
+        .args(["--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc", "--", "mmdebstrap"])
         .args(["--mode=root", "--variant=apt", "--format=tar"])
         .arg(format!("--architectures={arch}"))
         .arg(format!("--include={include}"));
@@ -178,10 +181,7 @@ fn run(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<NamedTempFile, RunError> {
     let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = spawned.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => RunError::Missing,
-        _ => RunError::Failed(format!("mmdebstrap could not be run: {error}")),
-    })?;
+    let mut child = spawned.map_err(|error| RunError::Failed(format!("mmdebstrap could not be run: {error}")))?;
     let packer = child.stdout.take().map(|archive| compress(archive, output));
     let mut errors = Vec::new();
     if let Some(stderr) = child.stderr.take() {
@@ -198,6 +198,10 @@ fn run(
     }
     let status = child.wait().map_err(|error| RunError::Failed(error.to_string()))?;
     let packed = packer.and_then(|packer| packer.join().ok());
+    // As unshare and shells say that there is no such program.
+    if status.code() == Some(127) {
+        return Err(RunError::Missing);
+    }
     if !status.success() {
         let from = errors.len().saturating_sub(5);
         return Err(RunError::Failed(format!("mmdebstrap failed ({status}): {}", errors[from..].join("; "))));
