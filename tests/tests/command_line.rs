@@ -71,3 +71,20 @@ fn no_daemon_is_said_with_what_to_do() {
     assert!(!output.status.success());
     assert!(error.contains("unix.socket") && error.contains("stapesd"), "{error}");
 }
+
+#[test]
+fn a_newcomers_mistakes_are_answered_with_what_to_type() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let daemon = Daemon::empty();
+    let refused = |args: &[&str]| {
+        let output = daemon.stapes(args);
+        assert_eq!(output.code, 1, "{args:?}: {}{}", output.stdout, output.stderr);
+        output.stderr
+    };
+    // Before anything is set up.
+    assert!(refused(&["launch", "debian:busybox", "c1"]).contains("stapes admin init --auto"));
+    daemon.stapes(&["admin", "init", "--auto"]).ok();
+    assert!(refused(&["launch", "busybox", "c1"]).contains("hint: `stapes image list`"));
+    assert!(refused(&["launch", "ubunut:22.04", "c1"]).contains("hint: see `stapes remote list`"));
+    assert!(refused(&["config", "set", "c1"]).contains("no key and value were given for c1"));
+}

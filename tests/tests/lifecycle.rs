@@ -71,6 +71,42 @@ fn stop_lets_init_end_by_itself_and_restart_gives_a_new_init() {
 }
 
 #[test]
+fn a_shim_serves_one_run_after_the_other_and_nothing_of_the_last_is_left() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let daemon = Daemon::start();
+    let mut body = launch_body("c1");
+    body["config"] = json!({ "limits.processes": "20" });
+    daemon.api().operation("POST", "/1.0/instances", &body).unwrap();
+    daemon.await_boot("c1");
+    let state = |action: &str| {
+        let body = json!({ "action": action, "timeout": 20, "force": true });
+        daemon.api().operation("PUT", "/1.0/instances/c1/state", &body).unwrap();
+    };
+    let shim = || {
+        let status = daemon.on_host(&["cat", &format!("/proc/{}/status", daemon.init_of("c1").0)]).stdout;
+        status.lines().find_map(|line| line.strip_prefix("PPid:")).map(|pid| pid.trim().to_owned()).unwrap()
+    };
+    let mut shims = std::collections::BTreeSet::from([shim()]);
+    // Eight spares are the most that are kept.
+    for run in 1..=12 {
+        state("stop");
+        let patch = json!({ "config": { "limits.processes": if run % 2 == 0 { "20" } else { "" } } });
+        daemon.api().operation("PATCH", "/1.0/instances/c1", &patch).unwrap();
+        state("start");
+        daemon.await_boot("c1");
+        shims.insert(shim());
+        let bomb = "n=0; while [ $n -lt 60 ]; do sleep 30 & n=$((n+1)); done; echo survived";
+        let (_, out, err) = daemon.api().exec("c1", &["sh", "-c", bomb]).unwrap();
+        assert_eq!(out.contains("survived") && !err.contains("fork"), run % 2 == 1, "run {run}: {out} {err}");
+        let (code, out, err) = daemon.api().exec("c1", &["sh", "-c", "test -e /proc/$$ && echo mine"]).unwrap();
+        assert_eq!((code, out.as_str()), (0, "mine\n"), "it is a process of this run's namespace: {err}");
+    }
+    let v1 = daemon.on_host(&["cat", "/proc/self/mountinfo"]).stdout.contains(" - cgroup cgroup ");
+    assert!(!v1 || shims.len() <= 10, "13 runs by {} shims", shims.len());
+    daemon.finish();
+}
+
+#[test]
 fn an_init_that_ignores_the_signal_is_reported_and_can_be_forced() {
     let Some(_host) = host_with(NEEDS) else { return };
     let daemon = Daemon::start();

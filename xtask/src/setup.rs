@@ -28,6 +28,7 @@ const RUN: &[Need] = &[
 
 const TESTS: &[Need] = &[
     Need { program: "incus", package: "incus-client", why: "tests drive the daemon with Incus's own client" },
+    Need { program: "apparmor_parser", package: "apparmor", why: "tests compile the containers' profiles" },
     Need { program: "lxc", package: "lxd-client", why: "tests drive the daemon with LXD's own client" },
 ];
 

@@ -40,6 +40,9 @@ pub struct StoragePool {
     pub status: String,
     #[serde(deserialize_with = "null_as_default")]
     pub locations: Vec<String>,
+    /// What the pool does without on its host, and why; a field of Stapes.
+    #[serde(deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    pub stapes_shortcomings: Vec<String>,
 }
 
 /// The writable part of a pool.

@@ -151,28 +151,36 @@ impl Cgroups {
         checked(from)?;
         checked(to)?;
         let (old, new) = (self.group(from), self.group(to));
-        let mut renamed = 0;
-        let result = self.homes.v1.iter().try_for_each(|home| {
-            let (from, to) = (home.dir.join(from), home.dir.join(to));
-            rustix::fs::rename(&from, &to).map_err(|errno| CgroupError::Call {
-                call: format!("rename({}, {})", from.display(), to.display()),
-                source: errno.into(),
-            })?;
-            renamed += 1;
-            Ok(())
-        });
-        let result = result.and_then(|()| new.make_v2()).and_then(|()| {
+        self.rename_v1(from, to)?;
+        let result = new.make_v2().and_then(|()| {
             old.remove_empty_v2().inspect_err(|_| {
                 let _ = new.remove_empty_v2();
             })
         });
-        if let Err(error) = result {
-            for home in &self.homes.v1[..renamed] {
-                let _ = rustix::fs::rename(home.dir.join(to), home.dir.join(from));
+        match result {
+            Ok(()) => Ok(new),
+            Err(error) => {
+                let _ = self.rename_v1(to, from);
+                Err(error)
             }
-            return Err(error);
         }
-        Ok(new)
+    }
+
+    /// Renames in every v1 hierarchy or in none.
+    pub(crate) fn rename_v1(&self, from: &str, to: &str) -> Result<(), CgroupError> {
+        checked(from)?;
+        checked(to)?;
+        for (renamed, home) in self.homes.v1.iter().enumerate() {
+            let (old, new) = (home.dir.join(from), home.dir.join(to));
+            if let Err(errno) = rustix::fs::rename(&old, &new) {
+                for home in &self.homes.v1[..renamed] {
+                    let _ = rustix::fs::rename(home.dir.join(to), home.dir.join(from));
+                }
+                let call = format!("rename({}, {})", old.display(), new.display());
+                return Err(CgroupError::Call { call, source: errno.into() });
+            }
+        }
+        Ok(())
     }
 
     /// Names beneath the parent in any hierarchy, sorted: a group that half exists is listed too.

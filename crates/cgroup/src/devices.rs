@@ -146,7 +146,8 @@ impl Group {
         let listed: Vec<&str> = listed.lines().filter(|line| !line.starts_with("a ")).collect();
         let wanted: Vec<String> = rules.iter().map(ToString::to_string).collect();
         let new: Vec<&str> = wanted.iter().map(String::as_str).filter(|rule| !listed.contains(rule)).collect();
-        let old: Vec<&str> = listed.into_iter().filter(|line| !wanted.iter().any(|rule| rule == line)).collect();
+        let old: Vec<String> = listed.into_iter().filter_map(|line| surplus(line, &wanted)).collect();
+        let old: Vec<&str> = old.iter().map(String::as_str).collect();
         if !new.is_empty() {
             // A group may have only what is allowed above it, and gets nothing by itself: from the top down.
             let mut groups = vec![base.to_owned()];
@@ -161,6 +162,16 @@ impl Group {
         // The kernel takes a rule from all groups beneath as well.
         if old.is_empty() { Ok(()) } else { write_rules(&base.join("devices.deny"), &old) }
     }
+}
+
+/// What of a listed rule nobody wants. The kernel keeps one entry for a device and takes single letters from it: to deny
+/// `c *:* rwm` where `c *:* m` is wanted would take both.
+fn surplus(line: &str, wanted: &[String]) -> Option<String> {
+    let (device, access) = line.rsplit_once(' ')?;
+    let kept = wanted.iter().find_map(|rule| rule.rsplit_once(' ').filter(|(one, _)| *one == device));
+    let kept = kept.map_or("", |(_, access)| access);
+    let left: String = access.chars().filter(|letter| !kept.contains(*letter)).collect();
+    (!left.is_empty()).then(|| format!("{device} {left}"))
 }
 
 /// Turns the parent group from "all but" to "none but, and all is allowed", which every group made in it inherits.
@@ -246,6 +257,14 @@ pub fn device_program(rules: &[DeviceRule]) -> Vec<BpfInsn> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_letters_that_nobody_wants_are_denied() {
+        let wanted = ["c *:* m".to_owned(), "c 1:3 rwm".to_owned()];
+        assert_eq!(surplus("c *:* rwm", &wanted).as_deref(), Some("c *:* rw"));
+        assert_eq!(surplus("b *:* rwm", &wanted).as_deref(), Some("b *:* rwm"));
+        assert_eq!(surplus("c 1:3 rwm", &wanted), None);
+    }
 
     /// Runs a device program as the kernel would, for the six instructions that it is made of.
     fn allows(program: &[BpfInsn], kind: u32, access: u32, major: u32, minor: u32) -> bool {

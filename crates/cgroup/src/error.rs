@@ -31,6 +31,9 @@ pub enum CgroupError {
     BadName(String),
     #[error("cgroup {group} did not become {wanted} within {} ms", patience.as_millis())]
     TimedOut { group: String, wanted: &'static str, patience: Duration },
+    /// A group of an ended instance cannot be made as good as new.
+    #[error("cgroup {group} still has {left}")]
+    Used { group: String, left: String },
     /// The device filter could not be loaded or attached.
     #[error("failed to limit the devices of cgroup {group}")]
     Devices {
@@ -56,7 +59,7 @@ impl CgroupError {
             },
             Self::ControllerMissing { .. } | Self::NotMounted => ErrorKind::Unsupported,
             Self::Refused { .. } | Self::BadName(_) => ErrorKind::BadRequest,
-            Self::TimedOut { .. } => ErrorKind::Unavailable,
+            Self::TimedOut { .. } | Self::Used { .. } => ErrorKind::Unavailable,
             Self::Devices { .. } => ErrorKind::Internal,
         }
     }

@@ -25,13 +25,14 @@ impl Leaf {
     fn dir_name(self) -> &'static str {
         match self {
             Self::Payload => "payload",
-            Self::Exec => "exec",
+            Self::Exec => "payload/.stapes",
         }
     }
 }
 
 const V1_LEAVES: [&str; 1] = ["payload"];
-const V2_LEAVES: [&str; 2] = ["payload", "exec"];
+/// Outer before inner; removed the other way round.
+const V2_LEAVES: [&str; 2] = ["payload", "payload/.stapes"];
 
 /// How long the kernel may go on saying EBUSY to rmdir after the last process of a group has died.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(1);
@@ -55,28 +56,19 @@ impl Group {
     /// The `cgroup.procs` files of v1 that a process writes `0` to in order to join.
     ///
     /// Each join of an idle kernel waits for an RCU grace period, 7 to 10 ms: do it once in an embryo and fork.
-    pub fn join_paths(&self, leaf: Leaf) -> Vec<PathBuf> {
-        let homes = self.homes.v1.iter();
-        homes.map(|home| self.v1_leaf(&home.dir, leaf).join("cgroup.procs")).collect()
+    ///
+    /// Commands join the payload like the guest's own: v1 has no rule against it.
+    pub fn join_paths(&self) -> Vec<PathBuf> {
+        self.homes.v1.iter().map(|home| self.v1_payload(&home.dir).join("cgroup.procs")).collect()
     }
 
     /// The v2 group to open for `CLONE_INTO_CGROUP`; `None` on a host with v1 only.
-    ///
-    /// On a hybrid host commands belong with the guest's own processes: a systemd inside tracks by this hierarchy, and
-    /// its logind never answers for a process that is outside of what it sees (`su -l` waits for two minutes). Nothing
-    /// forbids processes there, since v2 has no controllers that a guest could enable.
     pub fn v2_dir(&self, leaf: Leaf) -> Option<PathBuf> {
-        let leaf = if self.homes.v1.is_empty() { leaf } else { Leaf::Payload };
         Some(self.v2_base()?.join(leaf.dir_name()))
     }
 
-    /// On v1, exec'd commands sit in the group itself: see the crate's documentation.
-    fn v1_leaf(&self, home: &Path, leaf: Leaf) -> PathBuf {
-        let base = home.join(&self.name);
-        match leaf {
-            Leaf::Payload => base.join("payload"),
-            Leaf::Exec => base,
-        }
+    pub(crate) fn v1_payload(&self, home: &Path) -> PathBuf {
+        home.join(&self.name).join("payload")
     }
 
     pub(crate) fn v2_base(&self) -> Option<PathBuf> {
@@ -89,7 +81,7 @@ impl Group {
     /// Source: kernel, admin-guide/cgroup-v2, "Model of Delegation"; LXC does the same on v1.
     pub fn delegate(&self, uid: u32) -> Result<(), CgroupError> {
         for home in &self.homes.v1 {
-            delegate_v1(&self.v1_leaf(&home.dir, Leaf::Payload), uid)?;
+            delegate_v1(&self.v1_payload(&home.dir), uid)?;
         }
         if let Some(payload) = self.v2_dir(Leaf::Payload) {
             knob::chown(&payload, uid, uid)?;
@@ -122,6 +114,11 @@ impl Group {
         for home in &self.homes.v1[..count] {
             remove_leaves(&home.dir.join(&self.name), &V1_LEAVES);
         }
+    }
+
+    pub(crate) fn remove_v2(&self) -> Result<(), CgroupError> {
+        let deadline = Instant::now() + REMOVE_PATIENCE;
+        self.v2_base().map_or(Ok(()), |base| remove_tree(&base, &V2_LEAVES, deadline))
     }
 
     /// Removes the v2 group if no process is in it, nested groups or not.
@@ -164,7 +161,7 @@ fn make_dirs(base: &Path, leaves: &[&str], enable: &str) -> Result<(), CgroupErr
 
 /// Takes back what was made a moment ago and is surely empty.
 fn remove_leaves(base: &Path, leaves: &[&str]) {
-    for leaf in leaves {
+    for leaf in leaves.iter().rev() {
         let _ = knob::rmdir(&base.join(leaf));
     }
     let _ = knob::rmdir(base);
@@ -173,7 +170,7 @@ fn remove_leaves(base: &Path, leaves: &[&str]) {
 /// Depth first, with as few calls as an ordinary group needs: only one that will not go is looked into.
 fn remove_tree(base: &Path, leaves: &[&str], deadline: Instant) -> Result<(), CgroupError> {
     let mut pause = Duration::from_micros(200);
-    for leaf in leaves {
+    for leaf in leaves.iter().rev() {
         let _ = knob::rmdir(&base.join(leaf));
     }
     loop {
@@ -196,7 +193,7 @@ fn remove_tree(base: &Path, leaves: &[&str], deadline: Instant) -> Result<(), Cg
 /// The guest decides how deep its groups go, within the kernel's path limit; our stack does not grow beyond this.
 const DEEPEST: usize = 512;
 
-fn remove_nested(group: &Path, depth: usize) -> Result<(), CgroupError> {
+pub(crate) fn remove_nested(group: &Path, depth: usize) -> Result<(), CgroupError> {
     match knob::rmdir(group) {
         Err(error) if matches!(error.errno(), Some(Errno::BUSY | Errno::NOTEMPTY)) && depth < DEEPEST => {
             let nested = knob::child_groups(group)?;

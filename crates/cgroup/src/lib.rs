@@ -4,14 +4,17 @@
 //! [`Group`] is one instance's:
 //!
 //! ```text
-//! <parent>/<id>           the limits: only the host writes here
-//! <parent>/<id>/payload   the guest's init and all it starts; delegated, root of the guest's cgroup namespace
-//! <parent>/<id>/exec      commands brought in from outside (v2 alone; on v1 they join <id> itself, on hybrid the v2 payload)
+//! <parent>/<id>                   the limits: only the host writes here
+//! <parent>/<id>/payload           the guest's init and all it starts; delegated, root of the guest's cgroup namespace
+//! <parent>/<id>/payload/.stapes   commands brought in from outside (v2 alone; on v1 they join the payload itself)
 //! ```
 //!
-//! The `exec` leaf exists because of v2's "no internal processes" rule: once systemd inside enables controllers, nobody
-//! can join `payload` itself. v1 has no such rule, so there the leaf would only cost a mkdir a hierarchy on the path
-//! of every start.
+//! The leaf for commands exists because of v2's "no internal processes" rule: once systemd inside enables controllers,
+//! nobody can join `payload` itself. It lies within what the guest sees, since systemd and logind inside never answer for
+//! a process that is outside of it (`su -l` waits for two minutes). v1 has no such rule, and there one process parked in
+//! `payload` is the parent of both.
+//!
+//! On v1 joining is dear, so a group whose guest has ended can be kept for the next one: see [`Cgroups::retire`].
 //!
 //! Invariant: knows no processes but those in its own groups, keeps no descriptor, and never touches a group that is
 //! not beneath the parent.
@@ -24,6 +27,7 @@ mod group;
 mod knob;
 mod layout;
 mod limits;
+mod reuse;
 mod tasks;
 mod usage;
 

@@ -1,6 +1,7 @@
 //! Against the control groups of the machine itself, in every layout that can be had on it. Needs root.
 
 use std::{
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
@@ -59,11 +60,8 @@ fn beds() -> Vec<Bed> {
 
 fn every_dir(bed: &Bed, name: &str) -> Vec<PathBuf> {
     let group = bed.cgroups.group(name);
-    let v1 = group.join_paths(Leaf::Payload).into_iter().map(|procs| procs.parent().unwrap().to_owned());
-    let mut dirs: Vec<_> = v1.chain(group.v2_dir(Leaf::Payload)).chain(group.v2_dir(Leaf::Exec)).collect();
-    // On a hybrid host both leaves are one group of v2.
-    dirs.dedup();
-    dirs
+    let v1 = group.join_paths().into_iter().map(|procs| procs.parent().unwrap().to_owned());
+    v1.chain(group.v2_dir(Leaf::Exec)).chain(group.v2_dir(Leaf::Payload)).collect()
 }
 
 #[test]
@@ -93,6 +91,87 @@ fn a_spare_becomes_a_whole_group() {
         assert_eq!(bed.cgroups.list().unwrap(), ["one"]);
         assert!(every_dir(&bed, "one").iter().all(|dir| dir.is_dir()));
         group.delegate(1_000_000).unwrap();
+    }
+}
+
+#[test]
+fn the_groups_of_a_guest_that_ended_are_as_new_for_the_next() {
+    for bed in beds().into_iter().filter(|bed| bed.cgroups.can_retire()) {
+        let cgroups = &bed.cgroups;
+        let read = |name: &str, controller: &str, file: &str| {
+            let dirs = every_dir(&bed, name);
+            let dir = dirs.iter().find(|dir| dir.components().any(|part| part.as_os_str() == controller));
+            dir.map(|dir| std::fs::read_to_string(dir.parent().unwrap().join(file)).unwrap_or_default())
+        };
+        let pristine = cgroups.create("pristine").unwrap();
+        pristine.allow_devices(&DEFAULT_DEVICES).unwrap();
+        let group = cgroups.create("one").unwrap();
+        group.delegate(1_000_000).unwrap();
+        let limits = Limits {
+            processes: Some(5),
+            memory: has(&bed, "memory").then(|| ByteSize::mib(64)),
+            // More than the guest can use: one that was throttled is not kept.
+            cpu_quota: has(&bed, "cpu").then_some((4_000_000, 40_000)),
+            cpu_weight: has(&bed, "cpu").then_some(50),
+            ..Limits::default()
+        };
+        group.apply_to_new(&limits).unwrap();
+        let sound = [DeviceRule::char(116, 2)];
+        group.allow_devices(&DEFAULT_DEVICES.into_iter().chain(sound).collect::<Vec<_>>()).unwrap();
+        let parked = Guest::park(&group);
+        let (status, _) = Guest::run(&group, "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done").output();
+        assert!(status.success());
+        let procs = group.join_paths();
+        for file in &procs {
+            std::fs::create_dir_all(file.with_file_name("inner").join("most")).unwrap();
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o666)).unwrap();
+        }
+        assert_eq!(group.pids().unwrap(), [parked.0.id()]);
+        let before = group.usage().unwrap();
+
+        let spare = cgroups.retire("one", "spare").unwrap();
+        spare.renew().unwrap();
+        assert_eq!(cgroups.list().unwrap(), ["pristine", "spare"]);
+        assert_eq!(spare.pids().unwrap(), [parked.0.id()]);
+        for (controller, file) in [
+            ("pids", "pids.max"),
+            ("memory", "memory.limit_in_bytes"),
+            ("cpu", "cpu.shares"),
+            ("cpu", "cpu.cfs_quota_us"),
+            ("devices", "devices.list"),
+            ("cpuset", "cpuset.cpus"),
+        ] {
+            let sorted = |text: Option<String>| {
+                let mut lines: Vec<_> = text.unwrap_or_default().lines().map(str::to_owned).collect();
+                lines.sort();
+                lines
+            };
+            assert_eq!(sorted(read("spare", controller, file)), sorted(read("pristine", controller, file)), "{file}");
+        }
+        for file in spare.join_paths() {
+            let meta = std::fs::metadata(&file).unwrap();
+            assert_eq!((meta.uid(), meta.mode() & 0o777), (0, 0o644), "{}", file.display());
+            assert!(!file.with_file_name("inner").exists());
+        }
+        let after = spare.usage().unwrap();
+        assert!(after.cpu_nanoseconds * 4 < before.cpu_nanoseconds.max(1), "{after:?} of {before:?}");
+        assert!(after.memory_peak_bytes <= 2 << 20, "{after:?}");
+        cgroups.rename("spare", "two").unwrap();
+        assert!(every_dir(&bed, "two").iter().all(|dir| dir.is_dir()));
+    }
+}
+
+#[test]
+fn a_group_in_which_the_kernel_killed_for_memory_is_not_used_again() {
+    for bed in beds().into_iter().filter(|bed| bed.cgroups.can_retire() && has(bed, "memory")) {
+        let group = bed.cgroups.create("one").unwrap();
+        group.apply_to_new(&Limits { memory: Some(ByteSize::mib(8)), no_swap: true, ..Limits::default() }).unwrap();
+        let parked = Guest::park(&group);
+        let (status, _) = Guest::run(&group, "exec tail /dev/zero").output();
+        assert!(!status.success());
+        let spare = bed.cgroups.retire("one", "spare").unwrap();
+        assert!(spare.renew().unwrap_err().to_string().contains("oom_kill"));
+        drop(parked);
     }
 }
 
@@ -156,7 +235,7 @@ fn bad_names_are_refused_and_cannot_leave_the_parent() {
         assert!(
             bed.cgroups
                 .group("../../x")
-                .join_paths(Leaf::Payload)
+                .join_paths()
                 .iter()
                 .all(|path| { !path.components().any(|part| part == std::path::Component::ParentDir) })
         );
@@ -168,11 +247,10 @@ fn bad_names_are_refused_and_cannot_leave_the_parent() {
 
 #[test]
 fn the_payload_is_delegated_and_the_limits_are_not() {
-    use std::os::unix::fs::MetadataExt;
     for bed in beds() {
         let group = bed.cgroups.create("one").unwrap();
         group.delegate(1_000_000).unwrap();
-        for procs in group.join_paths(Leaf::Payload) {
+        for procs in group.join_paths() {
             assert_eq!(std::fs::metadata(&procs).unwrap().uid(), 1_000_000);
             assert_eq!(std::fs::metadata(procs.parent().unwrap()).unwrap().uid(), 1_000_000);
             assert_eq!(std::fs::metadata(procs.ancestors().nth(2).unwrap()).unwrap().uid(), 0);
@@ -229,7 +307,7 @@ struct Guest(std::process::Child);
 impl Guest {
     /// Joins payload by its own hand, so that the test process stays where it is.
     fn run(group: &stapes_cgroup::Group, script: &str) -> Self {
-        let mut joins = group.join_paths(Leaf::Payload);
+        let mut joins = group.join_paths();
         joins.extend(group.v2_dir(Leaf::Payload).map(|dir| dir.join("cgroup.procs")));
         let joins: String = joins.iter().map(|path| format!("echo 0 > '{}' || exit 99; ", path.display())).collect();
         let mut command = std::process::Command::new("sh");
@@ -244,6 +322,19 @@ impl Guest {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+        guest
+    }
+
+    /// A process of the manager's: in v1 alone, as an embryo is.
+    fn park(group: &stapes_cgroup::Group) -> Self {
+        let joins = group.join_paths();
+        let joins: String = joins.iter().map(|path| format!("echo 0 > '{}' || exit 99; ", path.display())).collect();
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &format!("{joins} echo parked; exec sleep 100")]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+        let mut guest = Self(command.spawn().unwrap());
+        let mut word = [0; 7];
+        std::io::Read::read_exact(guest.0.stdout.as_mut().unwrap(), &mut word).unwrap();
         guest
     }
 
@@ -418,7 +509,7 @@ fn devices_that_no_rule_allows_cannot_be_opened() {
             continue;
         }
         assert_eq!(Guest::run(&group, probe).output().1, "null\n");
-        for procs in group.join_paths(Leaf::Payload) {
+        for procs in group.join_paths() {
             assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(procs).unwrap()), 1_000_000);
         }
         group.allow_devices(&DEFAULT_DEVICES).unwrap();

@@ -112,6 +112,8 @@ impl Ctx {
         let what = collection.rsplit('/').next().unwrap_or_default();
         match suggest::nearest(&name, names.iter().copied()) {
             Some(near) => failure.hint(format!("did you mean `{near}`?")),
+            None if collection.starts_with("/1.0/images") => failure
+                .hint("`stapes image list` shows what is here; `debian:12` is built on this host when it is asked for"),
             None if names.is_empty() => failure.hint(format!("there are no {what}")),
             None => failure.hint(format!("{what} are: {}", shorten(&names))),
         }

@@ -27,8 +27,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let own = format!("stapes-latency-{}", std::process::id());
     let dir = std::path::Path::new("/dev/shm").join(&own);
     fs::create_dir_all(dir.join("run"))?;
-    let settings =
-        Settings { shim: PathBuf::from(shim), run_dir: dir.join("run"), cgroup_parent: own.clone(), warm: 4 };
+    let (run_dir, cache_dir) = (dir.join("run"), dir.join("cache"));
+    let settings = Settings { shim: PathBuf::from(shim), run_dir, cache_dir, cgroup_parent: own.clone(), warm: 4 };
     let driver = ContainerDriver::open(settings)?;
     let (mut starts, mut execs, mut kills) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {

@@ -14,6 +14,7 @@ pub mod seccomp;
 mod convert;
 mod driver;
 mod nursery;
+mod owners;
 mod registry;
 mod render;
 mod running;

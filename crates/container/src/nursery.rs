@@ -150,11 +150,11 @@ impl Nursery {
         }
     }
 
-    /// Forks a shim whose embryos join the given groups; returns the connection to it. They are there once it greets.
-    pub fn fork_shim(&self, join: Vec<String>, join_exec: Vec<String>) -> Result<Connection, DriverError> {
+    /// Forks a shim whose embryo joins the given groups; returns the connection to it. It is there once it greets.
+    pub fn fork_shim(&self, join: Vec<String>) -> Result<Connection, DriverError> {
         let failed = |error: io::Error| DriverError::other("failed to make a socket pair", error);
         let (ours, theirs): (OwnedFd, OwnedFd) = socket::seqpacket_pair().map_err(failed)?;
-        self.ask(&NurseryRequest::Fork { join, join_exec }, &[theirs.as_fd()])?;
+        self.ask(&NurseryRequest::Fork { join }, &[theirs.as_fd()])?;
         drop(theirs);
         Ok(Connection(ours))
     }

@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     os::fd::OwnedFd,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use stapes_model::InstanceId;
@@ -72,6 +73,12 @@ impl Registry {
     pub fn end_cleaning(&self, id: InstanceId) {
         self.lock().cleaning.remove(&id);
         self.cleaned.notify_all();
+    }
+
+    /// Waits until nothing is being cleaned, or `patience` ran out.
+    pub fn wait_for_all(&self, patience: Duration) {
+        let busy = |table: &mut Table| !table.cleaning.is_empty();
+        drop(self.cleaned.wait_timeout_while(self.lock(), patience, busy));
     }
 
     pub fn wait_for_cleaning(&self, id: &InstanceId) {

@@ -1,15 +1,20 @@
 //! A plan as the instructions that a shim gets.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use stapes_cgroup::{DeviceRule, Group, Layout, Leaf};
-use stapes_instance::{DriverError, Plan};
+use stapes_instance::{DriverError, Plan, Security};
 use stapes_model::IdMap;
 use stapes_shim_api as wire;
 use stapes_sys::privilege;
 
 use crate::{
-    capabilities, masks,
+    capabilities,
+    lsm::Labels,
+    masks,
     seccomp::{self, SeccompContext},
     warm::join_files,
 };
@@ -35,6 +40,26 @@ pub struct Host {
     pub v1: Vec<(String, Vec<String>)>,
     pub unified: Option<String>,
     pub lxcfs: bool,
+    filter: KnownFilter,
+}
+
+/// The system call filter that was compiled last, in the form that it travels in: most instances have the same, and to
+/// compile it takes a good part of the daemon's share of a start.
+#[derive(Debug, Default)]
+struct KnownFilter(Mutex<Option<(Security, bool, String)>>);
+
+impl KnownFilter {
+    fn of(&self, security: &Security, privileged: bool) -> Result<String, DriverError> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, _, filter)) = last.as_ref().filter(|(one, kind, _)| (one, *kind) == (security, privileged)) {
+            return Ok(filter.clone());
+        }
+        let filter = seccomp::compile(security, SeccompContext { privileged })
+            .map_err(|error| DriverError::other("failed to compile the system call filter", error))?;
+        let filter = wire::to_hex(&privilege::filter_to_bytes(&filter));
+        *last = Some((security.clone(), privileged, filter.clone()));
+        Ok(filter)
+    }
 }
 
 impl Host {
@@ -55,15 +80,14 @@ impl Host {
             .as_deref()
             .map(|path| if v1.is_empty() { String::new() } else { name(path).unwrap_or_else(|| "unified".to_owned()) });
         let lxcfs = mounts.lines().any(|line| line.contains(&format!(" {LXCFS} ")) && line.contains(" - fuse"));
-        Self { v1, unified, lxcfs }
+        Self { v1, unified, lxcfs, filter: KnownFilter::default() }
     }
 }
 
 /// Fails for a filter that cannot be compiled, before anything is made.
-pub fn start(plan: &Plan, host: &Host) -> Result<wire::Start, DriverError> {
+pub fn start(plan: &Plan, host: &Host, labels: Labels) -> Result<wire::Start, DriverError> {
     let privileged = plan.idmap == IdMap::Privileged;
-    let filter = seccomp::compile(&plan.security, SeccompContext { privileged })
-        .map_err(|error| DriverError::other("failed to compile the system call filter", error))?;
+    let seccomp = host.filter.of(&plan.security, privileged)?;
     let masks = masks::masks(privileged, plan.security.nesting);
     let text = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
     let path = |path: &Path| path.display().to_string();
@@ -73,6 +97,7 @@ pub fn start(plan: &Plan, host: &Host) -> Result<wire::Start, DriverError> {
         run_dir: path(&plan.run_dir),
         log_dir: path(&plan.log_dir),
         root: path(&plan.root),
+        root_shifted: false,
         ids: match plan.idmap {
             IdMap::Range(range) => Some(wire::IdRange { base: range.base, size: range.size }),
             IdMap::Privileged => None,
@@ -96,19 +121,20 @@ pub fn start(plan: &Plan, host: &Host) -> Result<wire::Start, DriverError> {
             .collect(),
         oom_score_adj: plan.limits.oom_score_adj,
         bounding: capabilities::bounding_set(privileged),
-        seccomp: wire::to_hex(&privilege::filter_to_bytes(&filter)),
+        seccomp,
         masked: text(masks.masked),
         read_only: text(masks.read_only),
         writable: text(masks.writable),
         pristine: masks.pristine.iter().map(|(kind, path)| ((*kind).to_owned(), (*path).to_owned())).collect(),
         overlays: if host.lxcfs && !plan.security.nesting { lxcfs() } else { Vec::new() },
-        lsm: None,
+        lsm: labels.exec,
+        file_context: labels.files,
     })
 }
 
 /// Fills in where the instance's groups are. The descriptors for version 2 are opened by the caller.
 pub fn place(start: &mut wire::Start, group: &Group) {
-    start.cgroup.exec_join = join_files(group, Leaf::Exec);
+    start.cgroup.exec_join = join_files(group);
     start.cgroup.v2_directories = group.v2_dir(Leaf::Payload).is_some();
 }
 

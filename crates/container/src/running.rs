@@ -43,6 +43,8 @@ pub struct Container {
     pub(crate) events: OwnedFd,
     /// One connection that is kept open between requests; further ones are made as callers overlap.
     pub(crate) idle: Mutex<Option<Connection>>,
+    /// Its shim and groups may serve another instance after it.
+    pub(crate) reusable: bool,
     pub(crate) over: AtomicBool,
 }
 
@@ -106,11 +108,13 @@ impl Running for Container {
 
     fn request_shutdown(&self) -> Result<Asked, DriverError> {
         let signal = self.held.status.shutdown_signal;
-        // A pid that was reaped and taken anew answers for a stranger; the pidfd below then answers ESRCH.
-        if !self.ended() && !process::heeds_signal(self.held.status.pid, signal).unwrap_or(true) {
-            return Ok(Asked::NotListening);
-        }
-        process::pidfd_send_signal(self.held.pidfd.as_fd(), signal).map(|()| Asked::Told).map_err(|error| {
+        // Looked at before, sent in any case: where the look is wrong, a second request does no harm.
+        let told = if process::heeds_signal(self.held.status.pid, signal).unwrap_or(true) {
+            Asked::Told
+        } else {
+            Asked::NotListening
+        };
+        process::pidfd_send_signal(self.held.pidfd.as_fd(), signal).map(|()| told).map_err(|error| {
             match error.raw_os_error() {
                 Some(3) => DriverError::NotRunning { id: self.id },
                 _ => DriverError::other(format!("failed to signal init of {}", self.id), error),
@@ -243,12 +247,13 @@ impl Running for Container {
     }
 
     fn acknowledge_exit(&self) {
-        let asked = self.ask("", &Request::AcknowledgeExit, &[], PATIENCE);
-        if asked.is_err() {
-            // Its socket may have been removed with the instance. The answer is one event too many, and nobody reads it.
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let shim = idle.or_else(|| Connection::open(&self.run_dir, SHIM_SOCKET).ok().flatten());
+        if shim.is_none() {
+            // Its socket was removed with the instance. The answer is one event too many, and nobody reads it.
             let request = stapes_shim_api::encode(&Request::AcknowledgeExit);
             let _ = socket::send(self.events.as_fd(), &request, &[], false);
         }
-        self.inner.clean_later(self.id, self.run);
+        self.inner.clean_later(self.id, self.run, shim, self.reusable);
     }
 }

@@ -1,16 +1,19 @@
-//! Spare shims, whose embryos have joined their groups ahead of time: joining costs an idle kernel 7 to 10 ms.
+//! Spare shims, whose embryos are in their groups ahead of time: joining costs an idle kernel 7 to 10 ms.
+//!
+//! Some are made in advance; most come back from instances that ended, with their groups, so that in a steady state
+//! nothing joins.
 
 use std::{
     collections::VecDeque,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use stapes_cgroup::{Cgroups, DEFAULT_DEVICES, Group, Leaf};
+use stapes_cgroup::{Cgroups, DEFAULT_DEVICES, Group};
 use stapes_instance::DriverError;
 use stapes_shim_api::{Reply, Request, VERSION};
 
@@ -29,8 +32,8 @@ const LOOK_AFTER: Duration = Duration::from_secs(2);
 const QUIET: Duration = Duration::from_millis(100);
 
 /// The files that a process writes itself into in order to join.
-pub fn join_files(group: &Group, leaf: Leaf) -> Vec<String> {
-    group.join_paths(leaf).iter().map(|path| path.display().to_string()).collect()
+pub fn join_files(group: &Group) -> Vec<String> {
+    group.join_paths().iter().map(|path| path.display().to_string()).collect()
 }
 
 /// A shim that waits for its instance.
@@ -55,9 +58,13 @@ impl Maker {
         Self { cgroups, nursery, v1_devices, next: AtomicU64::new(0) }
     }
 
+    fn name(&self) -> String {
+        format!("{PREFIX}{}-{}", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// Makes one on the spot.
     pub fn make(&self) -> Result<Warm, DriverError> {
-        let name = format!("{PREFIX}{}-{}", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed));
+        let name = self.name();
         let doing = || format!("failed to make spare control group {name}");
         let group = self.cgroups.create_spare(&name).map_err(|error| DriverError::other(doing(), error))?;
         let made = (|| {
@@ -65,7 +72,7 @@ impl Maker {
                 // The list is renamed with the group. Version 2 gets it at the start.
                 group.allow_devices(&DEFAULT_DEVICES).map_err(|error| DriverError::other(doing(), error))?;
             }
-            let control = self.nursery.fork_shim(join_files(&group, Leaf::Payload), join_files(&group, Leaf::Exec))?;
+            let control = self.nursery.fork_shim(join_files(&group))?;
             match control.ask(&Request::Hello { version: VERSION }, &[], PATIENCE) {
                 Ok((Reply::Hello { .. }, _)) => Ok(control),
                 Ok((Reply::Failed(failure), _)) => Err(DriverError::Other { doing: failure.message, source: None }),
@@ -87,6 +94,8 @@ impl Maker {
 struct Shelf {
     ready: Mutex<VecDeque<Warm>>,
     taken: Condvar,
+    /// Instances that ended and are on their way to becoming spares.
+    returning: AtomicUsize,
     stop: AtomicBool,
     last: Mutex<Option<Instant>>,
 }
@@ -97,16 +106,60 @@ pub struct Pool {
     shelf: Arc<Shelf>,
     maker: Arc<Maker>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Most that are kept: as many more as are made come back from instances that ended.
+    most: usize,
+}
+
+/// A place for a spare that is still to be made out of an ended instance.
+#[derive(Debug)]
+pub struct Place<'a>(&'a Pool);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let _ready = self.0.shelf.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.shelf.returning.fetch_sub(1, Ordering::Relaxed);
+        self.0.shelf.taken.notify_all();
+    }
+}
+
+impl Place<'_> {
+    /// A name for its group.
+    pub fn name(&self) -> String {
+        self.0.maker.name()
+    }
+
+    /// Puts the spare there. It comes back when the pool was closed meanwhile.
+    pub fn put(self, warm: Warm) -> Result<(), Warm> {
+        let mut ready = self.0.shelf.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.0.shelf.stop.load(Ordering::Relaxed) {
+            return Err(warm);
+        }
+        ready.push_back(warm);
+        Ok(())
+    }
 }
 
 impl Pool {
     pub fn new(maker: Arc<Maker>, wanted: usize) -> Self {
-        let shelf = Arc::new(Shelf::default());
+        // A daemon that starts is as busy as a start is: no joins until it is quiet.
+        let shelf = Arc::new(Shelf { last: Mutex::new(Some(Instant::now())), ..Shelf::default() });
         let thread = (wanted > 0).then(|| {
             let (shelf, maker) = (Arc::clone(&shelf), Arc::clone(&maker));
             std::thread::spawn(move || keep_filled(&shelf, &maker, wanted))
         });
-        Self { shelf, maker, thread: Mutex::new(thread) }
+        let most = if maker.cgroups.can_retire() { 2 * wanted } else { 0 };
+        Self { shelf, maker, thread: Mutex::new(thread), most }
+    }
+
+    /// A place for one that comes back, unless there are enough.
+    pub fn place(&self) -> Option<Place<'_>> {
+        let ready = self.shelf.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let coming = self.shelf.returning.load(Ordering::Relaxed);
+        if ready.len() + coming >= self.most || self.shelf.stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.shelf.returning.fetch_add(1, Ordering::Relaxed);
+        Some(Place(self))
     }
 
     /// A spare one, or one made now.
@@ -170,7 +223,7 @@ impl Drop for Pool {
 }
 
 impl Pool {
-    /// Makes no more, and ends those that are ready. May run twice.
+    /// Makes no more, takes none back, and ends those that are ready. May run twice.
     pub fn close(&self) {
         {
             // Under the lock, so that the thread is either before its look at `stop` or already asleep.
@@ -181,7 +234,11 @@ impl Pool {
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = thread.join();
         }
-        for warm in self.shelf.ready.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        let ready = self.shelf.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that are on their way back are refused, and are gone once their place is.
+        let coming = |_: &mut VecDeque<Warm>| self.shelf.returning.load(Ordering::Relaxed) > 0;
+        let waited = self.shelf.taken.wait_timeout_while(ready, PATIENCE, coming);
+        for warm in waited.unwrap_or_else(PoisonError::into_inner).0.drain(..) {
             // The shim leaves when nobody can reach it any more, and its embryo with it.
             drop(warm.control);
             let group = self.maker.cgroups.group(&warm.group);

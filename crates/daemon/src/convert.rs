@@ -202,7 +202,12 @@ pub fn network(record: &records::Network, used_by: Vec<String>, up: bool) -> api
     }
 }
 
-pub fn pool(record: &records::Pool, used_by: Vec<String>, available: bool) -> api::StoragePool {
+pub fn pool(
+    record: &records::Pool,
+    used_by: Vec<String>,
+    available: bool,
+    shortcomings: Vec<String>,
+) -> api::StoragePool {
     api::StoragePool {
         config: record.config.clone(),
         description: record.description.clone(),
@@ -211,6 +216,7 @@ pub fn pool(record: &records::Pool, used_by: Vec<String>, available: bool) -> ap
         used_by,
         status: if available { "Created" } else { "Unavailable" }.to_owned(),
         locations: vec!["none".to_owned()],
+        stapes_shortcomings: shortcomings,
     }
 }
 

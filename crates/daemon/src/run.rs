@@ -142,6 +142,7 @@ fn open(dir: &Path, options: &Options) -> anyhow::Result<Arc<Engine>> {
     let settings = Settings {
         shim: options.shim.clone(),
         run_dir: paths.run.clone(),
+        cache_dir: paths.cache(),
         cgroup_parent: options.cgroup_parent.clone(),
         warm: options.warm,
     };

@@ -22,7 +22,8 @@ pub enum DeviceError {
     #[error("devices {first} and {second} have the same {key}={value:?}")]
     Same { first: String, second: String, key: &'static str, value: String },
     #[error(
-        "the instance has no root disk; add a device of type disk with path=/ and pool=<pool>, or a profile with one"
+        "the instance has no root disk; add a device of type disk with path=/ and pool=<pool>, or a profile with one; \
+         on a new host `stapes admin init --auto` makes a pool and that profile"
     )]
     NoRoot,
     #[error("device {device}: {path} does not exist on the host; create it or set required=false")]

@@ -63,6 +63,8 @@ pub struct Engine {
     pub(crate) metadata: KnownMetadata,
     containers: Arc<dyn Driver>,
     pools: RwLock<HashMap<PoolName, Arc<dyn Pool>>>,
+    /// Whether mounts of a pool can show other owners, once it was asked.
+    pub(crate) mapping: Mutex<HashMap<PoolName, bool>>,
     _watch: stapes_store::WatchGuard,
 }
 
@@ -98,6 +100,7 @@ impl Engine {
             metadata: KnownMetadata::default(),
             containers: parts.containers,
             pools: RwLock::default(),
+            mapping: Mutex::default(),
             _watch: watch,
         }))
     }
@@ -129,6 +132,7 @@ impl Engine {
     /// Forgets an open pool, before it is destroyed or at shutdown.
     pub(crate) fn forget_pool(&self, name: &PoolName) {
         self.pools.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.mapping.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
     pub fn instance(&self, project: &ProjectName, name: &InstanceName) -> Result<Stored<records::Instance>> {

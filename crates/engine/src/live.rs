@@ -4,13 +4,14 @@ use std::{
     collections::HashMap,
     os::fd::{AsRawFd, RawFd},
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use stapes_instance::{Event, ExitReason, ExitStatus, Running};
 use stapes_model::{InstanceId, state::Status};
+use stapes_sys::netlink::Netlink;
 use tokio::{io::unix::AsyncFd, sync::watch};
 
 /// How and why an instance ended.
@@ -26,6 +27,8 @@ pub struct LiveInstance {
     frozen: AtomicBool,
     exited: watch::Sender<Option<Exit>>,
     execs: Mutex<Execs>,
+    /// The host's number of its network namespace, which stays as long as that does.
+    netns_id: OnceLock<i32>,
 }
 
 /// Exits of commands, and who waits for them.
@@ -43,6 +46,7 @@ impl LiveInstance {
             frozen: AtomicBool::new(frozen),
             exited: watch::channel(None).0,
             execs: Mutex::default(),
+            netns_id: OnceLock::new(),
         })
     }
 
@@ -59,6 +63,15 @@ impl LiveInstance {
         let mut exited = self.exited.subscribe();
         let unknown = Exit { reason: ExitReason::Killed, status: ExitStatus::Unknown };
         exited.wait_for(Option::is_some).await.map(|exit| exit.unwrap_or(unknown)).unwrap_or(unknown)
+    }
+
+    /// The host's number of its network namespace, asked for once. `None`: it has none, or the instance is gone.
+    pub fn netns_id(&self, net: &mut Netlink) -> std::io::Result<Option<i32>> {
+        if let Some(known) = self.netns_id.get() {
+            return Ok(Some(*known));
+        }
+        let found = net.netns_id_of_pid(self.running.pid())?;
+        Ok(found.map(|id| *self.netns_id.get_or_init(|| id)))
     }
 
     fn exec(&self, exec: u64) -> watch::Sender<Option<ExitStatus>> {

@@ -27,6 +27,11 @@ impl Paths {
         self.state.join("database/journal.db")
     }
 
+    /// What can be made again.
+    pub fn cache(&self) -> PathBuf {
+        self.state.join("cache")
+    }
+
     pub fn images(&self) -> PathBuf {
         self.state.join("images")
     }
@@ -79,7 +84,7 @@ impl Paths {
             (at("logs"), 0o700),
             (at("networks"), 0o711),
             (at("storage-pools"), 0o711),
-            (at("cache"), 0o700),
+            (self.cache(), 0o700),
             (self.run.clone(), 0o711),
             (self.run.join("instances"), 0o700),
         ]

@@ -99,6 +99,8 @@ impl Engine {
             self.follow(id, live);
         }
         let engine = Arc::clone(self);
+        tokio::task::spawn_blocking(move || engine.probe_pools());
+        let engine = Arc::clone(self);
         tokio::spawn(async move {
             engine.delete_ended_ephemerals().await;
             engine.autostart(wanted).await;

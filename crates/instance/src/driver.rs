@@ -31,7 +31,11 @@ pub trait Driver: Send + Sync {
     /// last call of a host's shutdown. An instance that still runs keeps what it needs.
     fn close(&self) {}
 
-    /// A file request on an instance that does not run: `root` is its root directory with unshifted owners.
+    /// Whether what lies at `path` can be shown to an instance under ids of its own. Where it cannot, a start changes the
+    /// files' owners instead, once. May take some milliseconds; the answer is the file system's.
+    fn maps_owners(&self, path: &Path) -> Result<bool, DriverError>;
+
+    /// A file request on an instance that does not run: `root` is its root directory.
     fn files_offline(&self, root: &Path, request: &FileRequest) -> Result<FileReply, DriverError>;
 
     /// One line a feature for `info`: what this kernel offers and which fallback is used instead.
@@ -107,7 +111,7 @@ pub enum Event {
 pub enum Asked {
     /// The guest has been told.
     Told,
-    /// The guest does not listen yet, and the request would be lost: ask again a little later.
+    /// The guest does not seem to listen yet, and the request may be lost: ask again a little later.
     NotListening,
 }
 

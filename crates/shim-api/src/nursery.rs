@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, FileAnswer, FileOp};
+use crate::{Failure, FileAnswer, FileOp, IdRange};
 
 /// What the daemon asks the nursery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,14 +10,11 @@ pub enum NurseryRequest {
     Hello {
         version: u32,
     },
-    /// Forks a shim that serves the one descriptor sent along, and whose two embryos write themselves into the
-    /// `cgroup.procs` files of `join` (for init) and `join_exec` (for commands). It leaves when that connection closes
-    /// before an instance was started on it.
+    /// Forks a shim that serves the one descriptor sent along, and whose embryo writes itself into the `cgroup.procs`
+    /// files of `join`. It leaves when that connection closes before an instance was started on it.
     Fork {
         #[serde(default)]
         join: Vec<String>,
-        #[serde(default)]
-        join_exec: Vec<String>,
     },
     /// Makes sure that a service runs with this command line; answers [`NurseryReply::Pid`].
     EnsureService {
@@ -35,7 +32,12 @@ pub enum NurseryRequest {
     /// A file request beneath a directory, for an instance that does not run. The first descriptor is the directory.
     File {
         op: FileOp,
+        /// The owners beneath it are those of the host's ids, and it is asked for as from inside.
+        #[serde(default)]
+        ids: Option<IdRange>,
     },
+    /// Answers [`NurseryReply::Answer`]: can a mount of the directory that comes along show it with other owners?
+    MapsOwners,
     /// Leave once no service runs; shims live on.
     Quit,
 }
@@ -52,6 +54,7 @@ pub enum NurseryReply {
     Done,
     Pid(u32),
     Names(Vec<String>),
+    Answer(bool),
     File(FileAnswer),
     Failed(Failure),
 }

@@ -42,6 +42,9 @@ pub enum Request {
     Subscribe,
     /// The exit was heard and recorded: the shim removes its socket and leaves.
     AcknowledgeExit,
+    /// The same, but the shim stays for another [`Request::Start`] on this connection, its embryo in the groups where it
+    /// is. Refused, changing nothing, where something of the last instance is left.
+    Reuse,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,8 +12,10 @@ pub struct Start {
     pub run_dir: String,
     /// Where the console log goes.
     pub log_dir: String,
-    /// Root directory on the host, with unshifted owners.
+    /// Root directory on the host, with unshifted owners unless [`Start::root_shifted`].
     pub root: String,
+    /// The files carry the host's ids already: the root is not idmapped.
+    pub root_shifted: bool,
     /// `None`: no user namespace.
     pub ids: Option<IdRange>,
     pub init: Vec<String>,
@@ -41,6 +43,8 @@ pub struct Start {
     pub overlays: Vec<(String, String)>,
     /// AppArmor profile or SELinux label for init and exec, written to `/proc/self/attr/<file>`: (file, text).
     pub lsm: Option<(String, String)>,
+    /// SELinux label of the file systems that are made for the container.
+    pub file_context: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +63,8 @@ pub struct CgroupView {
     pub unified: Option<String>,
     /// `cgroup.procs` files of the exec groups, for an embryo that takes the place of one that died.
     pub exec_join: Vec<String>,
-    /// The message carries two descriptors: the payload and the exec directory of version 2.
+    /// The message carries two descriptors: the payload directory of version 2, and within it the one for
+    /// commands.
     pub v2_directories: bool,
 }
 

@@ -1,11 +1,13 @@
 //! The embryo: a child of the shim that is parked in control groups and only clones.
 //!
-//! A process born in a group costs nothing extra; one that joins later waits 7 to 10 ms for the kernel. So one child
-//! joins ahead of time, and init and exec'd commands are cloned from it, as siblings of its own (`CLONE_PARENT`), so
-//! that the shim is their parent. Each shim begins with two: one in init's groups, which leaves when init is born, and
-//! one in the groups of exec'd commands, which stays. (One that moved from the first to the second would hold the
-//! kernel's lock on all forks for those 10 ms, just when init begins to fork.) Its commands are a few bytes by hand instead of JSON: it touches as little memory as
-//! it can, because there is one for each instance.
+//! A process born in a group costs nothing extra; one that joins later waits 7 to 10 ms for the kernel, and holds up
+//! every fork of the host meanwhile. So one child joins ahead of time, and init and exec'd commands are cloned from it,
+//! as siblings of its own (`CLONE_PARENT`), so that the shim is their parent. It outlives the instance and serves the
+//! next one, so that in the long run nothing joins. Its commands are a few bytes by hand instead of JSON: it touches as
+//! little memory as it can, because there is one for each instance.
+//!
+//! It sits in the guest's own groups of version 1, whose files list only processes that the reader's pid namespace has:
+//! the guest does not see it and cannot move it.
 
 use std::{
     io,
@@ -23,7 +25,11 @@ use crate::{exec, init};
 const INIT: u8 = b'I';
 const EXEC: u8 = b'X';
 const ENTER: u8 = b'N';
+const LEAVE: u8 = b'L';
 const HEAD: usize = 32;
+
+/// Descriptors that come with a command, in the order in which they were sent.
+type Fds = [Option<OwnedFd>; socket::FEW_DESCRIPTORS];
 
 /// The shim's side.
 #[derive(Debug)]
@@ -70,13 +76,17 @@ impl Embryo {
         }
     }
 
-    /// Waits until it is in its groups.
-    pub fn wait_parked(&self) -> io::Result<()> {
-        match self.next_born(true)? {
-            Some(Born { child: Ok(_), .. }) => Ok(()),
-            Some(Born { child: Err(error), .. }) if error.raw_os_error() == Some(0) => Ok(()),
-            Some(Born { child: Err(error), .. }) => Err(error),
-            None => Err(io::ErrorKind::BrokenPipe.into()),
+    /// Waits until it is in its groups, or until it has [left](Self::leave).
+    pub fn wait_ready(&self) -> io::Result<()> {
+        loop {
+            return match self.next_born(true)? {
+                // A command that was given up before its birth was told.
+                Some(Born { ticket, .. }) if ticket != 0 => continue,
+                Some(Born { child: Ok(_), .. }) => Ok(()),
+                Some(Born { child: Err(error), .. }) if error.raw_os_error() == Some(0) => Ok(()),
+                Some(Born { child: Err(error), .. }) => Err(error),
+                None => Err(io::ErrorKind::BrokenPipe.into()),
+            };
         }
     }
 
@@ -95,6 +105,11 @@ impl Embryo {
     /// Later clones live in the pid namespace of `init`.
     pub fn enter(&self, init: BorrowedFd<'_>) -> io::Result<()> {
         socket::send(self.socket.as_fd(), &head(ENTER, false, 0, 0, 0), &[init], false)
+    }
+
+    /// Later clones live in its own pid namespace again. It answers: see [`wait_ready`](Self::wait_ready).
+    pub fn leave(&self) -> io::Result<()> {
+        socket::send(self.socket.as_fd(), &head(LEAVE, false, 0, 0, 0), &[], false)
     }
 
     /// Clones a command's process; `stdio` is empty or three.
@@ -129,45 +144,64 @@ impl Embryo {
 
 fn run(socket: &OwnedFd, join: &[String]) -> ! {
     let joined = join.iter().try_for_each(|path| std::fs::write(path, "0"));
-    let errno = joined.map_or_else(|error| error.raw_os_error().unwrap_or(22), |()| 0);
-    // Ticket 0 tells that the groups are joined, or why not; error 0 without a pidfd is success.
-    let ready: Vec<u8> = [0, errno as u64, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
-    if socket::send(socket.as_fd(), &ready, &[], true).is_err() {
+    if tell_ready(socket, joined).is_err() {
         process::exit_now(1);
     }
-    while let Ok(Some(datagram)) = socket::receive(socket.as_fd(), 64 * 1024, true) {
-        if datagram.bytes.len() < HEAD {
+    loop {
+        let (mut bytes, mut fds) = ([0; HEAD], Fds::default());
+        if !socket::receive_small(socket.as_fd(), &mut bytes, &mut fds).is_ok_and(|count| count == HEAD) {
             break;
         }
-        let ticket = word(&datagram.bytes, 8);
-        let result = match datagram.bytes[0] {
-            INIT => serve_init(&datagram.bytes, datagram.fds),
-            EXEC => serve_exec(&datagram.bytes, datagram.fds),
+        let ticket = word(&bytes, 8);
+        let result = match bytes[0] {
+            INIT => serve_init(&bytes, fds),
+            EXEC => serve_exec(&bytes, fds),
             ENTER => {
-                if let [init] = &datagram.fds[..] {
+                if let Some(init) = &fds[0] {
                     let _ = namespace::setns(init.as_fd(), namespace::NEWPID);
+                }
+                continue;
+            }
+            LEAVE => {
+                let left = namespace::open_own("pid").and_then(|own| namespace::setns(own.as_fd(), namespace::NEWPID));
+                if tell_ready(socket, left).is_err() {
+                    break;
                 }
                 continue;
             }
             _ => Err(io::Error::from(io::ErrorKind::InvalidInput)),
         };
-        let (errno, pid) = match &result {
-            Ok((pid, _)) => (0, *pid),
-            Err(error) => (error.raw_os_error().unwrap_or(22), 0),
+        let told = match &result {
+            Ok((pid, pidfd)) => socket::send(socket.as_fd(), &reply(ticket, 0, *pid), &[pidfd.as_fd()], true),
+            Err(error) => tell(socket, ticket, error.raw_os_error().unwrap_or(22)),
         };
-        let reply: Vec<u8> = [ticket, errno as u64, pid as u64].iter().flat_map(|word| word.to_le_bytes()).collect();
-        let fds: Vec<_> = result.iter().map(|(_, pidfd)| pidfd.as_fd()).collect();
-        if socket::send(socket.as_fd(), &reply, &fds, true).is_err() {
+        if told.is_err() {
             break;
         }
     }
     process::exit_now(0)
 }
 
-fn serve_init(bytes: &[u8], mut fds: Vec<OwnedFd>) -> io::Result<(i32, OwnedFd)> {
+/// Ticket 0 tells that it is ready, or why not; error 0 without a pidfd is success.
+fn tell_ready(socket: &OwnedFd, result: io::Result<()>) -> io::Result<()> {
+    tell(socket, 0, result.map_or_else(|error| error.raw_os_error().unwrap_or(22), |()| 0))
+}
+
+fn tell(socket: &OwnedFd, ticket: u64, errno: i32) -> io::Result<()> {
+    socket::send(socket.as_fd(), &reply(ticket, errno, 0), &[], true)
+}
+
+fn reply(ticket: u64, errno: i32, pid: i32) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    for (place, word) in bytes.chunks_exact_mut(8).zip([ticket, errno as u64, pid as u64]) {
+        place.copy_from_slice(&word.to_le_bytes());
+    }
+    bytes
+}
+
+fn serve_init(bytes: &[u8], [channel, v2, ..]: Fds) -> io::Result<(i32, OwnedFd)> {
     let euid = word(bytes, 24) as u32;
-    let v2 = if bytes[1] == 1 { fds.pop() } else { None };
-    let channel = fds.pop().ok_or(io::ErrorKind::InvalidInput)?;
+    let channel = channel.ok_or(io::ErrorKind::InvalidInput)?;
     let flags = word(bytes, 16);
     if flags & namespace::NEWUSER != 0 {
         // The namespace belongs to whoever's effective id makes it, and with it quotas such as inotify's. Capabilities
@@ -189,21 +223,16 @@ fn serve_init(bytes: &[u8], mut fds: Vec<OwnedFd>) -> io::Result<(i32, OwnedFd)>
     }
 }
 
-fn serve_exec(bytes: &[u8], mut fds: Vec<OwnedFd>) -> io::Result<(i32, OwnedFd)> {
-    if fds.len() < 2 + usize::from(bytes[1]) {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let stdio = fds.split_off(2 + usize::from(bytes[1]));
-    let v2 = if bytes[1] == 1 { fds.pop() } else { None };
+fn serve_exec(bytes: &[u8], fds: Fds) -> io::Result<(i32, OwnedFd)> {
+    let mut fds = fds.into_iter().flatten();
+    let (Some(channel), Some(init)) = (fds.next(), fds.next()) else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let v2 = if bytes[1] == 1 { fds.next() } else { None };
     let spec = CloneSpec { flags: namespace::CLONE_PARENT, cgroup: v2.as_ref().map(AsFd::as_fd) };
     match process::clone3(&spec)? {
         Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
         Cloned::Child => {
             drop(v2);
-            match (fds.pop(), fds.pop()) {
-                (Some(init), Some(channel)) => exec::run(channel, init, stdio),
-                _ => process::exit_now(1),
-            }
+            exec::run(channel, init, fds.collect())
         }
     }
 }

@@ -15,7 +15,7 @@ use stapes_sys::{
 };
 
 use crate::{
-    init::{EXECUTING, PTY, report, restrict, strings, take_terminal},
+    init::{EXECUTING, PTY, label, report, restrict, strings, take_terminal},
     step::{Step, StepError},
 };
 
@@ -44,6 +44,7 @@ fn enter(channel: &OwnedFd, init: &OwnedFd, stdio: Vec<OwnedFd>) -> Result<Order
         .and_then(|datagram| datagram.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()))
         .step(|| "failed to receive the command".to_owned())?;
     let order: Order = stapes_shim_api::decode(&datagram.bytes).step(|| "failed to read the command".to_owned())?;
+    label(&order.remembered.lsm)?;
     let user = if order.remembered.ids.is_some() { NEWUSER } else { 0 };
     namespace::setns(init.as_fd(), user | NEWNS | NEWNET | NEWIPC | NEWUTS | NEWCGROUP)
         .step(|| "failed to join the instance's namespaces".to_owned())?;
@@ -55,7 +56,7 @@ fn enter(channel: &OwnedFd, init: &OwnedFd, stdio: Vec<OwnedFd>) -> Result<Order
         }
     }
     streams(channel, &order.exec, stdio)?;
-    restrict(&order.remembered.lsm, order.remembered.bounding, &order.remembered.seccomp)?;
+    restrict(order.remembered.bounding, &order.remembered.seccomp)?;
     let exec = &order.exec;
     process::set_ids(exec.uid, exec.gid, &[])
         .step(|| format!("failed to become user {} and group {}", exec.uid, exec.gid))?;

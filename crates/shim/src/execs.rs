@@ -13,7 +13,7 @@ use crate::{
     embryo::Embryo,
     exec::Order,
     init::{EXECUTING, FAILED, PTY},
-    instance::exit_status,
+    instance::{V2Groups, exit_status},
     shim::Shim,
 };
 
@@ -46,6 +46,10 @@ impl Execs {
         self.running.iter().filter_map(|(id, one)| Some((*id, one.channel.as_ref()?.as_fd())))
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
     pub fn any_waiting(&self) -> bool {
         self.running.values().any(|one| one.waiting.is_some())
     }
@@ -67,7 +71,7 @@ impl Shim {
     pub fn exec(&mut self, connection: u64, exec: Exec, stdio: Vec<OwnedFd>) -> Result<(), Failure> {
         let other =
             |error: std::io::Error| Failure::new(FailureKind::Other, format!("failed to run a command: {error}"));
-        let instance = self.instance.as_ref().filter(|one| one.status.exited.is_none()).ok_or_else(not_running)?;
+        let instance = self.instance.as_mut().filter(|one| one.status.exited.is_none()).ok_or_else(not_running)?;
         if exec.command.is_empty() || (exec.pty.is_none()) != (stdio.len() == 3) {
             return Err(Failure::new(
                 FailureKind::Other,
@@ -81,8 +85,9 @@ impl Shim {
         if bytes.len() > MAX_FRAME {
             return Err(Failure { errno: 7, ..Failure::new(FailureKind::Command, "the arguments are too long") });
         }
+        let v2 = instance.v2.as_mut().and_then(V2Groups::exec);
         self.embryo
-            .clone_exec(id, theirs.as_fd(), instance.pidfd.as_fd(), instance.v2_exec(), &stdio)
+            .clone_exec(id, theirs.as_fd(), instance.pidfd.as_fd(), v2, &stdio)
             .and_then(|()| socket::send(channel.as_fd(), &bytes, &[], false))
             .map_err(other)?;
         self.execs.last = id;

@@ -7,8 +7,12 @@ use std::{
 };
 
 use rustix::event::Timespec;
-use stapes_shim_api::{Failure, FailureKind, NurseryReply};
-use stapes_sys::process::{self, Exit, Forked};
+use stapes_shim_api::{Failure, FailureKind, IdRange, NurseryReply};
+use stapes_sys::{
+    namespace::{self, NEWUSER},
+    process::{self, CloneSpec, Cloned, Exit},
+    socket,
+};
 
 use crate::wire;
 
@@ -24,20 +28,35 @@ struct Helper {
 pub struct Helpers(Vec<Helper>);
 
 impl Helpers {
-    /// Does `work` in a child, which sends what it returns; after `patience` the child is killed and its caller told.
+    /// Does `work` in a child, which sends what it returns; after `patience` the child is killed and its caller told. With
+    /// `ids` the child is root of a user namespace of that range.
     pub fn start(
         &mut self,
         connection: BorrowedFd<'_>,
+        ids: Option<IdRange>,
         patience: Duration,
         work: impl FnOnce() -> (NurseryReply, Option<OwnedFd>),
     ) -> io::Result<()> {
         let connection = connection.try_clone_to_owned()?;
-        match process::fork()? {
-            Forked::Parent { pid } => {
+        let (ours, theirs) = socket::seqpacket_pair()?;
+        let flags = if ids.is_some() { NEWUSER } else { 0 };
+        match process::clone3(&CloneSpec { flags, cgroup: None })? {
+            Cloned::Parent { pid, .. } => {
                 self.0.push(Helper { pid, connection, deadline: Instant::now() + patience });
-                Ok(())
+                let Some(ids) = ids else { return Ok(()) };
+                // A child that is told nothing leaves, and its caller hears of it.
+                drop(theirs);
+                namespace::write_id_maps(pid, ids.base, ids.size)
+                    .and_then(|()| socket::send(ours.as_fd(), &[0], &[], false))
             }
-            Forked::Child => {
+            Cloned::Child => {
+                drop(ours);
+                if ids.is_some() {
+                    let told = socket::receive(theirs.as_fd(), 1, true);
+                    if !matches!(told, Ok(Some(_))) || process::set_ids(0, 0, &[]).is_err() {
+                        process::exit_now(1);
+                    }
+                }
                 let (reply, fd) = work();
                 let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
                 process::exit_now(i32::from(wire::send(&connection, &reply, &fds).is_err()))
@@ -82,12 +101,13 @@ mod tests {
         let flags = SocketFlags::CLOEXEC;
         let (near, far) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
         // Another program in the place of a fork, which a process with threads, as a test is one, does not make.
-        let hanging = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut hanging = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let pid = hanging.id() as i32;
         let mut helpers = Helpers(vec![Helper { pid, connection: far, deadline: Instant::now() }]);
         assert!(helpers.timeout().is_some());
         helpers.expire();
-        assert!(helpers.ended(pid, process::reap(pid).unwrap()));
+        let signal = std::os::unix::process::ExitStatusExt::signal(&hanging.wait().unwrap());
+        assert!(helpers.ended(pid, Exit::Signal(signal.unwrap())));
         assert!(helpers.timeout().is_none());
         assert!(socket::wait_readable(&near, Duration::from_secs(10)).unwrap());
         let told = socket::receive(near.as_fd(), 4096, false).unwrap().unwrap();

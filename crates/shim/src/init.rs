@@ -15,7 +15,7 @@ use stapes_shim_api::{Failure, FailureKind, Start};
 use stapes_sys::{privilege, process, pty, socket};
 
 use crate::{
-    links, mounts,
+    SIGPIPE, links, mounts,
     step::{Step, StepError},
 };
 
@@ -46,6 +46,7 @@ fn become_init(channel: &OwnedFd) -> Result<Infallible, StepError> {
         .and_then(|datagram| datagram.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()))
         .step(|| "failed to receive the plan".to_owned())?;
     let plan: Start = stapes_shim_api::decode(&datagram.bytes).step(|| "failed to read the plan".to_owned())?;
+    label(&plan.lsm)?;
     process::set_ids(0, 0, &[]).step(|| "failed to become root inside".to_owned())?;
     let _ = rustix::process::umask(rustix::fs::Mode::empty());
     let console = mounts::build(&plan, datagram.fds)?;
@@ -58,7 +59,7 @@ fn become_init(channel: &OwnedFd) -> Result<Infallible, StepError> {
     apply_rlimits(&plan)?;
     take_terminal(&console.slave)?;
     drop(console);
-    restrict(&plan.lsm, plan.bounding, &plan.seccomp)?;
+    restrict(plan.bounding, &plan.seccomp)?;
     execute(channel, &plan)
 }
 
@@ -82,14 +83,18 @@ pub fn take_terminal(slave: &OwnedFd) -> Result<(), StepError> {
     rustix::stdio::dup2_stderr(slave).step(step)
 }
 
+/// Says under which label the next `execve` is to run. While the host's /proc is still there: the guest can put anything
+/// in the place of its own, and the kernel refuses a file that was opened before a change of credentials.
+pub fn label(lsm: &Option<(String, String)>) -> Result<(), StepError> {
+    let Some((file, label)) = lsm else { return Ok(()) };
+    std::fs::write(format!("/proc/self/attr/{file}"), label)
+        .step(|| format!("failed to set the security label {label}"))
+}
+
 /// Gives up what the guest may not have, in the order in which each step is still allowed to do the next.
-pub fn restrict(lsm: &Option<(String, String)>, bounding: u64, seccomp: &str) -> Result<(), StepError> {
-    process::reset_signals();
+pub fn restrict(bounding: u64, seccomp: &str) -> Result<(), StepError> {
+    process::reset_signals([SIGPIPE]);
     process::close_on_exec_all().step(|| "failed to mark descriptors close-on-exec".to_owned())?;
-    if let Some((file, label)) = lsm {
-        std::fs::write(format!("/proc/self/attr/{file}"), label)
-            .step(|| format!("failed to set the security label {label}"))?;
-    }
     let errno = |error: privilege::PrivilegeError| {
         io::Error::from_raw_os_error(error.source_error().raw_os_error().unwrap_or(22))
     };

@@ -15,17 +15,60 @@ pub struct Instance {
     pub status: Status,
     pub pidfd: OwnedFd,
     pub console: Option<Console>,
-    /// Directory of the exec group in version 2.
-    pub v2_exec: Option<OwnedFd>,
+    /// Where commands go in version 2.
+    pub v2: Option<V2Groups>,
     /// Init is a child of this process; a replacement shim is not its parent.
     pub is_child: bool,
     /// Since when init is gone while its exit code is not known yet (replacement shims only).
     pub ended: Option<Instant>,
 }
 
-impl Instance {
-    pub fn v2_exec(&self) -> Option<BorrowedFd<'_>> {
-        self.v2_exec.as_ref().map(AsFd::as_fd)
+/// Directories of the container's groups in version 2.
+#[derive(Debug)]
+pub struct V2Groups {
+    pub payload: OwnedFd,
+    /// Within the payload, but not the guest's: it cannot enable controllers there, which would keep commands out.
+    exec: OwnedFd,
+}
+
+impl V2Groups {
+    /// Takes the last two of a message's descriptors.
+    pub fn from_last(fds: &mut Vec<OwnedFd>) -> Option<Self> {
+        let exec = fds.pop()?;
+        Some(Self { payload: fds.pop()?, exec })
+    }
+
+    /// The group that a command is born in. The guest owns the group around it and may have removed it: then there is
+    /// another.
+    pub fn exec(&mut self) -> Option<BorrowedFd<'_>> {
+        if !self.lives() {
+            self.exec = self.make_exec().ok()?;
+        }
+        Some(self.exec.as_fd())
+    }
+
+    fn lives(&self) -> bool {
+        let file = rustix::fs::statat(&self.exec, "cgroup.procs", rustix::fs::AtFlags::empty());
+        file.is_ok_and(|file| file.st_uid == rustix::process::geteuid().as_raw())
+    }
+
+    /// Under the first name that is free or ours: the guest may have taken some.
+    fn make_exec(&self) -> std::io::Result<OwnedFd> {
+        use rustix::fs::{Mode, OFlags};
+        const NAMES: u32 = 16;
+        for number in 0..NAMES {
+            let name = if number == 0 { ".stapes".to_owned() } else { format!(".stapes-{number}") };
+            match rustix::fs::mkdirat(&self.payload, &*name, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let made = rustix::fs::openat(&self.payload, &*name, flags, Mode::empty())?;
+            if rustix::fs::fstat(&made)?.st_uid == rustix::process::geteuid().as_raw() {
+                return Ok(made);
+            }
+        }
+        Err(rustix::io::Errno::BUSY.into())
     }
 }
 

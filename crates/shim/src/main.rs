@@ -31,10 +31,16 @@ use std::{path::Path, process::ExitCode};
 
 use stapes_sys::process;
 
+/// The one signal that is not at its default action here.
+const SIGPIPE: i32 = 13;
+
 fn main() -> ExitCode {
     // A panic ends the process instead of unwinding: a forked child must never run its parent's code further up.
     std::panic::set_hook(Box::new(|_| process::exit_now(101)));
-    process::ignore_signal(rustix::process::Signal::PIPE.as_raw());
+    process::map_large_allocations();
+    // Once here instead of in each child: whoever started the nursery may have ignored some.
+    process::reset_signals(1..=64);
+    process::ignore_signal(SIGPIPE);
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [_, "--nursery", run_dir] => match nursery::start(Path::new(run_dir)) {

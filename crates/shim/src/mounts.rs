@@ -20,6 +20,24 @@ use stapes_sys::{
 
 use crate::step::{Step, StepError};
 
+/// The new root, and what file systems made for it are labelled with.
+#[derive(Clone, Copy)]
+struct Tree<'a> {
+    root: BorrowedFd<'a>,
+    context: Option<&'a str>,
+}
+
+impl Tree<'_> {
+    /// A new file system, labelled where labels are kept.
+    fn make(self, kind: &str, options: &[FsOption<'_>], attributes: u64) -> io::Result<OwnedFd> {
+        let mut options = options.to_vec();
+        if let Some(context) = self.context.filter(|_| ["tmpfs", "devpts"].contains(&kind)) {
+            options.push(FsOption::Value("context", context));
+        }
+        mount::new_file_system(kind, &options, attributes)
+    }
+}
+
 const SAFE: u64 = NOSUID | NODEV | NOEXEC;
 
 /// Host nodes that every container has; the last two only where the host has them.
@@ -42,12 +60,13 @@ pub fn build(plan: &Start, fds: Vec<OwnedFd>) -> Result<Pty, StepError> {
     mount::make_all_private().step(|| "failed to leave the host's mount propagation".to_owned())?;
     attach_root(&root)?;
     let root = root.as_fd();
-    file_system(root, "/proc", "proc", &[], SAFE)?;
-    file_system(root, "/sys", "sysfs", &[], SAFE)?;
-    cgroups(root, plan)?;
-    let console = devices(root)?;
+    let tree = Tree { root, context: plan.file_context.as_deref() };
+    file_system(tree, "/proc", "proc", &[], SAFE)?;
+    file_system(tree, "/sys", "sysfs", &[], SAFE)?;
+    cgroups(tree, plan)?;
+    let console = devices(tree)?;
     if let Ok(place) = fs::open_in_root(root, "/run", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
-        mount::new_file_system("tmpfs", &[FsOption::Value("mode", "755")], NOSUID | NODEV)
+        tree.make("tmpfs", &[FsOption::Value("mode", "755")], NOSUID | NODEV)
             .and_then(|made| mount::attach(made.as_fd(), place.as_fd()))
             .step(|| "failed to mount tmpfs on /run".to_owned())?;
     }
@@ -62,7 +81,7 @@ pub fn build(plan: &Start, fds: Vec<OwnedFd>) -> Result<Pty, StepError> {
     for (source, target) in &plan.overlays {
         overlay(root, source, target);
     }
-    hide(root, plan)?;
+    hide(tree, plan)?;
     mount::enter_root(root).step(|| "failed to change to the new root".to_owned())?;
     Ok(console)
 }
@@ -89,21 +108,22 @@ fn put(root: BorrowedFd<'_>, target: &str, from: BorrowedFd<'_>, directory: bool
 }
 
 fn file_system(
-    root: BorrowedFd<'_>,
+    tree: Tree<'_>,
     target: &str,
     kind: &str,
     options: &[FsOption<'_>],
     attributes: u64,
 ) -> Result<OwnedFd, StepError> {
     let step = || format!("failed to mount {kind} on {target}");
-    let made = mount::new_file_system(kind, options, attributes).step(step)?;
-    put(root, target, made.as_fd(), true).step(step)?;
+    let made = tree.make(kind, options, attributes).step(step)?;
+    put(tree.root, target, made.as_fd(), true).step(step)?;
     Ok(made)
 }
 
 /// The same in a new directory `name` of a file system that was made a moment ago, so that nothing in it leads astray:
 /// no path is resolved.
 fn file_system_in(
+    tree: Tree<'_>,
     dir: BorrowedFd<'_>,
     name: &str,
     kind: &str,
@@ -112,7 +132,7 @@ fn file_system_in(
 ) -> Result<OwnedFd, StepError> {
     let step = || format!("failed to mount {kind} on {name}");
     rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)).step(step)?;
-    let made = mount::new_file_system(kind, options, attributes).step(step)?;
+    let made = tree.make(kind, options, attributes).step(step)?;
     mount::attach_in(made.as_fd(), dir, name).step(step)?;
     Ok(made)
 }
@@ -124,17 +144,17 @@ fn node_in(dir: BorrowedFd<'_>, name: &str, node: BorrowedFd<'_>) -> io::Result<
 }
 
 /// The host's hierarchies as seen from the container's cgroup namespace.
-fn cgroups(root: BorrowedFd<'_>, plan: &Start) -> Result<(), StepError> {
+fn cgroups(tree: Tree<'_>, plan: &Start) -> Result<(), StepError> {
     const BASE: &str = "/sys/fs/cgroup";
     let view = &plan.cgroup;
     if view.unified.as_deref() == Some("") {
-        return file_system(root, BASE, "cgroup2", &[], SAFE).map(drop);
+        return file_system(tree, BASE, "cgroup2", &[], SAFE).map(drop);
     }
     if view.v1.is_empty() && view.unified.is_none() {
         return Ok(());
     }
     let base =
-        file_system(root, BASE, "tmpfs", &[FsOption::Value("mode", "755"), FsOption::Value("size", "64k")], SAFE)?;
+        file_system(tree, BASE, "tmpfs", &[FsOption::Value("mode", "755"), FsOption::Value("size", "64k")], SAFE)?;
     for (name, options) in &view.v1 {
         let options: Vec<FsOption<'_>> = options
             .iter()
@@ -143,18 +163,18 @@ fn cgroups(root: BorrowedFd<'_>, plan: &Start) -> Result<(), StepError> {
                 None => FsOption::Flag(option),
             })
             .collect();
-        file_system_in(base.as_fd(), name, "cgroup", &options, SAFE)?;
+        file_system_in(tree, base.as_fd(), name, "cgroup", &options, SAFE)?;
     }
     if let Some(name) = &view.unified {
-        file_system_in(base.as_fd(), name, "cgroup2", &[], SAFE)?;
+        file_system_in(tree, base.as_fd(), name, "cgroup2", &[], SAFE)?;
     }
     mount::set_attributes(base.as_fd(), RDONLY, false).step(|| format!("failed to make {BASE} read-only"))
 }
 
 /// `/dev` and what belongs in it. The console is a pty of the devpts inside, so that a checkpoint can carry it.
-fn devices(root: BorrowedFd<'_>) -> Result<Pty, StepError> {
+fn devices(tree: Tree<'_>) -> Result<Pty, StepError> {
     let dev =
-        file_system(root, "/dev", "tmpfs", &[FsOption::Value("mode", "755"), FsOption::Value("size", "512k")], NOSUID)?;
+        file_system(tree, "/dev", "tmpfs", &[FsOption::Value("mode", "755"), FsOption::Value("size", "512k")], NOSUID)?;
     let dev = dev.as_fd();
     for name in NODES {
         let step = || format!("failed to put /dev/{name} in place");
@@ -173,9 +193,9 @@ fn devices(root: BorrowedFd<'_>) -> Result<Pty, StepError> {
         rustix::fs::symlinkat(target, dev, name).step(|| format!("failed to link /dev/{name}"))?;
     }
     let ptys = [FsOption::Value("mode", "0620"), FsOption::Value("gid", "5"), FsOption::Value("ptmxmode", "0666")];
-    let pts = file_system_in(dev, "pts", "devpts", &ptys, NOSUID | NOEXEC)?;
-    file_system_in(dev, "shm", "tmpfs", &[FsOption::Value("mode", "1777")], NOSUID | NODEV)?;
-    file_system_in(dev, "mqueue", "mqueue", &[], SAFE)?;
+    let pts = file_system_in(tree, dev, "pts", "devpts", &ptys, NOSUID | NOEXEC)?;
+    file_system_in(tree, dev, "shm", "tmpfs", &[FsOption::Value("mode", "1777")], NOSUID | NODEV)?;
+    file_system_in(tree, dev, "mqueue", "mqueue", &[], SAFE)?;
     console(dev, pts.as_fd())
 }
 
@@ -197,7 +217,8 @@ fn overlay(root: BorrowedFd<'_>, source: &str, target: &str) {
     }
 }
 
-fn hide(root: BorrowedFd<'_>, plan: &Start) -> Result<(), StepError> {
+fn hide(tree: Tree<'_>, plan: &Start) -> Result<(), StepError> {
+    let root = tree.root;
     // One empty directory for all of them: a file system each would be one more to make now and to take down at the end.
     let mut empty: Option<OwnedFd> = None;
     for path in &plan.masked {
@@ -234,7 +255,7 @@ fn hide(root: BorrowedFd<'_>, plan: &Start) -> Result<(), StepError> {
         put(root, path, copy.as_fd(), true).step(|| format!("failed to keep {path} writable"))?;
     }
     for (kind, path) in &plan.pristine {
-        file_system(root, path, kind, &[], SAFE)?;
+        file_system(tree, path, kind, &[], SAFE)?;
     }
     Ok(())
 }

@@ -11,9 +11,13 @@ use std::{
 };
 
 use rustix::event::{PollFd, PollFlags, poll};
-use stapes_shim_api::{Failure, FailureKind, FileOp, MAX_FRAME, NURSERY_SOCKET, NurseryReply, NurseryRequest, VERSION};
+use stapes_shim_api::{
+    Failure, FailureKind, FileOp, IdRange, MAX_FRAME, NURSERY_SOCKET, NurseryReply, NurseryRequest, VERSION,
+};
 use stapes_sys::{
-    process::{self, Forked},
+    mount,
+    namespace::{self, NEWUSER},
+    process::{self, CloneSpec, Cloned, Forked},
     socket,
 };
 
@@ -134,10 +138,12 @@ impl Nursery {
             _ => return false,
         };
         let reply = match stapes_shim_api::decode::<NurseryRequest>(&message.bytes) {
-            Ok(NurseryRequest::File { op }) => match offline(&mut self.helpers, connection.as_fd(), &op, message.fds) {
-                Ok(()) => return true,
-                Err(failure) => NurseryReply::Failed(failure),
-            },
+            Ok(NurseryRequest::File { op, ids }) => {
+                match offline(&mut self.helpers, connection.as_fd(), &op, ids, message.fds) {
+                    Ok(()) => return true,
+                    Err(failure) => NurseryReply::Failed(failure),
+                }
+            }
             Ok(request) => self.dispatch(request, message.fds).unwrap_or_else(NurseryReply::Failed),
             Err(error) => {
                 NurseryReply::Failed(Failure::new(FailureKind::Unsupported, format!("unknown request: {error}")))
@@ -152,9 +158,7 @@ impl Nursery {
             NurseryRequest::Hello { .. } => {
                 NurseryReply::Hello { version: VERSION, build: self.build.clone(), pid: std::process::id() }
             }
-            NurseryRequest::Fork { join, join_exec } => {
-                NurseryReply::Pid(fork_shim(fds, &join, &join_exec).map_err(other)? as u32)
-            }
+            NurseryRequest::Fork { join } => NurseryReply::Pid(fork_shim(fds, &join).map_err(other)? as u32),
             NurseryRequest::EnsureService { name, argv } => {
                 NurseryReply::Pid(self.services.ensure(&name, &argv).map_err(|error| Failure {
                     errno: error.raw_os_error().unwrap_or(0),
@@ -175,29 +179,54 @@ impl Nursery {
                 self.leave = true;
                 NurseryReply::Done
             }
+            NurseryRequest::MapsOwners => {
+                let directory = fds.first().ok_or_else(|| other(io::ErrorKind::InvalidInput.into()))?;
+                NurseryReply::Answer(maps_owners(directory.as_fd()).map_err(other)?)
+            }
             NurseryRequest::File { .. } => NurseryReply::Failed(Failure::new(FailureKind::Other, "not answered here")),
         })
     }
 }
 
 /// The new shim shares nothing with the nursery but the program's pages.
-fn fork_shim(fds: Vec<OwnedFd>, join: &[String], join_exec: &[String]) -> io::Result<i32> {
+fn fork_shim(fds: Vec<OwnedFd>, join: &[String]) -> io::Result<i32> {
     let [control] = <[OwnedFd; 1]>::try_from(fds).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     match process::fork()? {
         Forked::Parent { pid } => Ok(pid),
         Forked::Child => {
             let _ = process::close_all_but(&[control.as_raw_fd()]);
             let _ = rustix::process::setsid();
-            shim::run(control, join, join_exec)
+            shim::run(control, join)
         }
     }
 }
 
-/// A file request beneath a directory, answered by a forked child.
+/// Whether a mount of `directory` can be idmapped. Nothing is mounted anywhere.
+fn maps_owners(directory: BorrowedFd<'_>) -> io::Result<bool> {
+    let (ours, theirs) = socket::seqpacket_pair()?;
+    let Cloned::Parent { pid, .. } = process::clone3(&CloneSpec { flags: NEWUSER, cgroup: None })? else {
+        // Stays until the other end is closed.
+        drop(ours);
+        let _ = socket::receive(theirs.as_fd(), 1, true);
+        process::exit_now(0);
+    };
+    drop(theirs);
+    namespace::write_id_maps(pid, PROBED.base, PROBED.size)?;
+    let users = namespace::open(pid, "user")?;
+    let tree = mount::clone_tree_at(directory, false)?;
+    Ok(mount::set_idmap(tree.as_fd(), users.as_fd(), false).is_ok())
+}
+
+/// Any map will do.
+const PROBED: IdRange = IdRange { base: 1_000_000, size: 65_536 };
+
+/// A file request beneath a directory, answered by a forked child: with `ids` as root of a user namespace, for which the
+/// owners on disk are the ones that it knows.
 fn offline(
     helpers: &mut Helpers,
     connection: BorrowedFd<'_>,
     op: &FileOp,
+    ids: Option<IdRange>,
     mut fds: Vec<OwnedFd>,
 ) -> Result<(), Failure> {
     if fds.is_empty() {
@@ -211,6 +240,6 @@ fn offline(
         }
     };
     helpers
-        .start(connection, FILE_PATIENCE, work)
+        .start(connection, ids, FILE_PATIENCE, work)
         .map_err(|error| Failure::new(FailureKind::Other, format!("failed to fork: {error}")))
 }

@@ -14,9 +14,9 @@ use stapes_sys::{
 
 use crate::{
     console::Console,
-    events::Queue,
+    events::{Queue, Results},
     files,
-    instance::Instance,
+    instance::{Instance, V2Groups},
     shim::{FILE_PATIENCE, Helper, Shim},
     start, wire,
 };
@@ -95,6 +95,7 @@ impl Shim {
                 }
                 now(Reply::Done)
             }
+            Request::Reuse => self.become_spare(id),
         }
     }
 
@@ -115,12 +116,12 @@ impl Shim {
             return Err(Failure::new(FailureKind::State, "this shim holds an instance already"));
         }
         let run_dir = plan.run_dir.clone();
-        let birth = self.birth.take().ok_or_else(|| Failure::new(FailureKind::State, "this shim has been used"))?;
         self.listen(&run_dir)?;
-        match start::start(&birth, plan, fds) {
+        match start::start(&self.embryo, plan, fds) {
             Ok(instance) => {
                 let _ = self.embryo.enter(instance.pidfd.as_fd());
                 self.instance = Some(instance);
+                self.untidy = true;
                 self.status_with_duplicates()
             }
             Err(failure) => {
@@ -131,25 +132,41 @@ impl Shim {
         }
     }
 
+    /// Forgets an instance that ended, and everybody but the connection `id`.
+    fn become_spare(&mut self, id: u64) -> Answer {
+        let instance = self.held()?;
+        let over = instance.status.exited.is_some() && instance.is_child;
+        let empty = self.execs.is_empty() && self.helpers.is_empty() && self.parked.is_ok();
+        if !over || !empty || self.embryo.pid == 0 {
+            return Err(Failure::new(FailureKind::State, "something of the last instance is left"));
+        }
+        let left = self.embryo.leave().and_then(|()| self.embryo.wait_ready());
+        left.map_err(|error| other("leave the last instance's pid namespace", &error))?;
+        self.withdraw();
+        self.instance = None;
+        self.connections.retain(|one, _| *one == id);
+        self.results = Results::default();
+        self.unheard = Queue::default();
+        self.orphans.clear();
+        self.untidy = true;
+        now(Reply::Done)
+    }
+
     fn take_over(&mut self, takeover: Takeover, mut fds: Vec<OwnedFd>) -> Answer {
         if self.instance.is_some() {
             return Err(Failure::new(FailureKind::State, "this shim holds an instance already"));
         }
-        let v2_exec = if takeover.v2_directories { fds.pop() } else { None };
-        if takeover.v2_directories {
-            fds.pop();
-        }
+        let v2 = if takeover.v2_directories { V2Groups::from_last(&mut fds) } else { None };
         if fds.is_empty() {
             return Err(Failure::new(FailureKind::Other, "the pidfd of init is missing"));
         }
         let pidfd = fds.remove(0);
         let remembered = takeover.status.remembered.clone();
         let console = fds.pop().and_then(|master| Console::new(master, None, &remembered.log_dir, true).ok());
-        self.birth = None;
         self.embryo.enter(pidfd.as_fd()).map_err(|error| other("prepare for commands", &error))?;
         self.listen(&remembered.run_dir)?;
         let status = takeover.status;
-        self.instance = Some(Instance { status, pidfd, console, v2_exec, is_child: false, ended: None });
+        self.instance = Some(Instance { status, pidfd, console, v2, is_child: false, ended: None });
         self.status_with_duplicates()
     }
 

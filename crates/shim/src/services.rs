@@ -113,7 +113,7 @@ fn spawn(argv: &[String]) -> io::Result<i32> {
         Forked::Child => {
             let _ = process::close_all_but(&[say.as_raw_fd()]);
             let _ = rustix::process::setsid();
-            process::reset_signals();
+            process::reset_signals([crate::SIGPIPE]);
             let error = Command::new(program).args(arguments).exec();
             let _ = say.write_all(&error.raw_os_error().unwrap_or(22).to_le_bytes());
             process::exit_now(127)

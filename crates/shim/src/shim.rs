@@ -49,10 +49,8 @@ pub struct Helper {
 pub struct Shim {
     pub connections: BTreeMap<u64, Connection>,
     pub next_connection: u64,
-    /// Clones commands, for as long as the instance runs.
+    /// Clones init, and then commands.
     pub embryo: Embryo,
-    /// Clones init, once.
-    pub birth: Option<Embryo>,
     pub listener: Option<OwnedFd>,
     signals: OwnedFd,
     pub instance: Option<Instance>,
@@ -62,10 +60,12 @@ pub struct Shim {
     pub unheard: Queue,
     pub helpers: Vec<Helper>,
     /// Children that ended before their birth was announced.
-    orphans: Vec<(i32, Exit)>,
+    pub orphans: Vec<(i32, Exit)>,
     pub leave: bool,
     /// Whether the embryo is in its groups.
     pub parked: io::Result<()>,
+    /// There was work that used memory which is not needed any more.
+    pub untidy: bool,
     /// The far end of the idle socket that stands in for an embryo after the end.
     pub quiet: Option<OwnedFd>,
 }
@@ -84,20 +84,17 @@ enum Source {
 }
 
 /// Serves `first` and whoever connects later. Called in a process forked for this purpose; never returns.
-pub fn run(first: OwnedFd, join: &[String], join_exec: &[String]) -> ! {
+pub fn run(first: OwnedFd, join: &[String]) -> ! {
     let _ = rustix::thread::set_name(c"stapes-shim");
-    let made = Embryo::fork(join)
-        .and_then(|birth| Ok((birth, Embryo::fork(join_exec)?)))
-        .and_then(|(birth, embryo)| Ok((birth, embryo, process::signal_fd(&[17])?)));
-    let Ok((birth, embryo, signals)) = made else { process::exit_now(1) };
+    let made = Embryo::fork(join).and_then(|embryo| Ok((embryo, process::signal_fd(&[17])?)));
+    let Ok((embryo, signals)) = made else { process::exit_now(1) };
     // Nobody waits for anything else yet. The driver renames the groups once it has heard that the embryo is in them.
-    let parked = birth.wait_parked().and_then(|()| embryo.wait_parked());
+    let parked = embryo.wait_ready();
     let first = Connection { fd: first, busy: false, queue: None };
     let mut shim = Shim {
         connections: BTreeMap::from([(0, first)]),
         next_connection: 1,
         embryo,
-        birth: Some(birth),
         listener: None,
         signals,
         instance: None,
@@ -108,6 +105,7 @@ pub fn run(first: OwnedFd, join: &[String], join_exec: &[String]) -> ! {
         orphans: Vec::new(),
         leave: false,
         parked,
+        untidy: true,
         quiet: None,
     };
     while !shim.leave {
@@ -137,6 +135,9 @@ impl Shim {
             console.input();
         }
         self.expire();
+        if std::mem::take(&mut self.untidy) {
+            process::give_memory_back();
+        }
         // Nobody is left who could start something here.
         if self.instance.is_none() && self.connections.is_empty() {
             self.leave = true;
@@ -322,10 +323,6 @@ impl Shim {
         instance.status.exited = Some((reason, status));
         if let Some(mut console) = instance.console.take() {
             console.drain();
-        }
-        // It sits in the groups, which are removed next.
-        if self.embryo.pid != 0 {
-            let _ = process::kill(self.embryo.pid, 9);
         }
         self.announce(&Event::Exited { reason, status });
     }

@@ -18,7 +18,7 @@ use crate::{
     console::Console,
     embryo::Embryo,
     init::{CONSOLE, EXECUTING, FAILED},
-    instance::{Instance, shutdown_signal},
+    instance::{Instance, V2Groups, shutdown_signal},
     links,
     step::{Step, StepError},
 };
@@ -35,12 +35,10 @@ struct Born {
 /// Starts init and returns once its first instruction runs. On an error the process is gone.
 pub fn start(embryo: &Embryo, mut plan: Start, mut fds: Vec<OwnedFd>) -> Result<Instance, Failure> {
     let as_failure = |error: StepError| error.failure(FailureKind::Start);
-    let v2_exec = if plan.cgroup.v2_directories { fds.pop() } else { None };
-    let v2_payload = if plan.cgroup.v2_directories { fds.pop() } else { None };
+    let v2 = if plan.cgroup.v2_directories { V2Groups::from_last(&mut fds) } else { None };
     let (channel, theirs) =
         socket::seqpacket_pair().step(|| "failed to make a socket pair".to_owned()).map_err(as_failure)?;
-    let born = clone(embryo, &plan, theirs, v2_payload.as_ref().map(AsFd::as_fd)).map_err(as_failure)?;
-    drop(v2_payload);
+    let born = clone(embryo, &plan, theirs, v2.as_ref().map(|v2| v2.payload.as_fd())).map_err(as_failure)?;
     let outcome = match set_up(&born, &mut plan, channel.as_fd()) {
         Ok(()) => follow(channel.as_fd(), &plan),
         // The first process may have stopped with a reason of its own, of which we only saw the broken channel.
@@ -51,7 +49,7 @@ pub fn start(embryo: &Embryo, mut plan: Start, mut fds: Vec<OwnedFd>) -> Result<
             status: status(plan, born.pid, &init),
             pidfd: born.pidfd,
             console: Some(console),
-            v2_exec,
+            v2,
             is_child: true,
             ended: None,
         }),
@@ -112,7 +110,7 @@ fn set_up(born: &Born, plan: &mut Start, channel: BorrowedFd<'_>) -> Result<(), 
 
 fn root(plan: &Start, users: Option<&OwnedFd>) -> Result<OwnedFd, StepError> {
     let root = mount::clone_tree(Path::new(&plan.root), false).step(|| format!("failed to open root {}", plan.root))?;
-    if let Some(users) = users {
+    if let Some(users) = users.filter(|_| !plan.root_shifted) {
         mount::set_idmap(root.as_fd(), users.as_fd(), false)
             .step(|| format!("failed to map the owners of {} (can its file system be idmapped?)", plan.root))?;
     }

@@ -11,11 +11,8 @@ use rustix::fs::StatVfs;
 
 use crate::Space;
 
-pub(crate) const EXT: u64 = 0xef53;
 pub(crate) const XFS: u64 = 0x5846_5342;
 pub(crate) const BTRFS: u64 = 0x9123_683e;
-const TMPFS: u64 = 0x0102_1994;
-const F2FS: u64 = 0xf2f5_2010;
 
 /// The magic number of the file system that holds `path`, or its nearest ancestor that is there; statfs(2).
 pub(crate) fn magic(path: &Path) -> io::Result<u64> {
@@ -27,11 +24,6 @@ pub(crate) fn magic(path: &Path) -> io::Result<u64> {
 /// `path`, or its nearest ancestor that is there.
 pub(crate) fn existing(path: &Path) -> &Path {
     path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
-}
-
-/// Whether the kernel can idmap mounts of this file system: all since 5.12 (ext), 5.15 (btrfs, XFS), 5.18 or 6.3.
-pub(crate) fn idmap_mountable(magic: u64) -> bool {
-    [EXT, XFS, BTRFS, TMPFS, F2FS].contains(&magic)
 }
 
 pub(crate) fn space(path: &Path) -> io::Result<Space> {

@@ -96,9 +96,6 @@ pub trait Pool: Send + Sync {
         None
     }
 
-    /// Whether mounts of this pool's volumes can be idmapped.
-    fn idmap_mountable(&self) -> bool;
-
     /// What this pool does without on this host and why, for `info` and the log.
     fn shortcomings(&self) -> Vec<String> {
         Vec::new()

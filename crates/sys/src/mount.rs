@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -45,13 +45,25 @@ pub fn new_file_system(kind: &str, options: &[FsOption<'_>], attributes: u64) ->
 }
 
 /// A detached copy of the mount at `path` and, with `recursive`, of those beneath: a bind mount without a place yet.
+///
+/// It is private. A copy of a shared mount (all of them are where systemd runs) would be one more of its peers: what the
+/// guest mounts beneath would appear on the host, and pivot_root(2) refuses a shared root.
 pub fn clone_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
-    Ok(open_tree(CWD, path, tree_flags(recursive))?)
+    let tree = open_tree(CWD, path, tree_flags(recursive))?;
+    make_private(tree.as_fd(), recursive)?;
+    Ok(tree)
 }
 
 /// The same from an open descriptor (`O_PATH` will do).
 pub fn clone_tree_at(fd: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
-    Ok(open_tree(fd, "", tree_flags(recursive) | OpenTreeFlags::AT_EMPTY_PATH)?)
+    let tree = open_tree(fd, "", tree_flags(recursive) | OpenTreeFlags::AT_EMPTY_PATH)?;
+    make_private(tree.as_fd(), recursive)?;
+    Ok(tree)
+}
+
+fn make_private(tree: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    set_attr(tree, &attr, recursive)
 }
 
 /// The same of `name` in an open directory, itself and not what a symlink of that name leads to.

@@ -31,6 +31,11 @@ pub fn open(pid: i32, name: &str) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(format!("/proc/{pid}/ns/{name}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
+/// Opens a namespace of this process itself.
+pub fn open_own(name: &str) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(format!("/proc/self/ns/{name}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
 /// Maps ids 0 to `size` of the user namespace of `pid` to `base` and up, for users and groups alike.
 pub fn write_id_maps(pid: i32, base: u32, size: u32) -> io::Result<()> {
     let map = format!("0 {base} {size}\n");

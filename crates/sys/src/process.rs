@@ -58,12 +58,13 @@ fn require_single_thread() -> io::Result<()> {
 }
 
 /// Forks. Only for a single-threaded program (`EBUSY` otherwise): the child goes on in the same Rust code.
+///
+/// By the system call and not by the C library, whose own work for the child (locks, lists of threads) would make
+/// several of its pages the child's own for ever.
 pub fn fork() -> io::Result<Forked> {
-    require_single_thread()?;
-    // SAFETY: the process has one thread, so no lock or allocator state of another thread is copied half-way.
-    match check(libc::c_long::from(unsafe { libc::fork() }))? {
-        0 => Ok(Forked::Child),
-        pid => Ok(Forked::Parent { pid: pid as i32 }),
+    match clone3(&CloneSpec::default())? {
+        Cloned::Child => Ok(Forked::Child),
+        Cloned::Parent { pid, .. } => Ok(Forked::Parent { pid }),
     }
 }
 
@@ -183,11 +184,12 @@ pub fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     }
 }
 
-/// Every signal at its default action and none blocked: what a program expects to be started with.
-pub fn reset_signals() {
+/// `signals` at their default action and none blocked: what a program expects to be started with. Handlers go with
+/// `execve` anyway; what was ignored stays so unless it is named.
+pub fn reset_signals(signals: impl IntoIterator<Item = i32>) {
     // SAFETY: SIG_DFL runs no code of ours; the set is filled before it is read. Refusals (SIGKILL) do not matter.
     unsafe {
-        for signal in 1..=64 {
+        for signal in signals {
             libc::signal(signal, libc::SIG_DFL);
         }
         let mut set: libc::sigset_t = std::mem::zeroed();
@@ -245,10 +247,14 @@ pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
 
 /// Whether a process does anything of its own with `signal`: catches it, waits for it blocked, or ignores it on purpose.
 /// The kernel drops a signal that the init of a pid namespace leaves at its default (pid_namespaces(7)), so a signal
-/// that is sent before the program has set itself up is lost. Source: the masks of proc_pid_status(5).
+/// that is sent before the program has set itself up is lost. Source: the masks of proc_pid_status(5), and whether it is
+/// in sigtimedwait(2), during which the kernel shows what it waits for as not blocked. False may be wrong.
 pub fn heeds_signal(pid: u32, signal: i32) -> io::Result<bool> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    Ok(heeds(&status, signal))
+    // Not every kernel has this file.
+    let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let number = call.split(' ').next().and_then(|word| word.parse().ok());
+    Ok(heeds(&status, signal) || number == Some(libc::SYS_rt_sigtimedwait))
 }
 
 fn heeds(status: &str, signal: i32) -> bool {
@@ -289,6 +295,30 @@ pub fn pidfd_exit(pidfd: BorrowedFd<'_>) -> Option<Exit> {
     } else {
         Exit::Code(libc::WEXITSTATUS(status))
     })
+}
+
+/// Whether the kernel knows `PIDFD_GET_INFO` (6.13), and so [`pidfd_exit`] with 6.15.
+pub fn has_pidfd_info() -> bool {
+    let own = rustix::process::getpid();
+    let Ok(pidfd) = rustix::process::pidfd_open(own, rustix::process::PidfdFlags::empty()) else { return false };
+    let request = (3u64 << 30) | ((size_of::<PidfdInfo>() as u64) << 16) | (0xff << 8) | 11;
+    let mut info = PidfdInfo::default();
+    // SAFETY: the request number carries the size of `info`, so the kernel writes no more than that.
+    unsafe { libc::ioctl(pidfd.as_raw_fd(), request as libc::Ioctl, &raw mut info) == 0 }
+}
+
+/// Whether [`clone3`] can put a new process into a version 2 group (Linux 5.7). Makes none: the kernel that knows the flag
+/// looks for the group first.
+pub fn has_clone_into_cgroup() -> bool {
+    // SAFETY: clone_args is plain integers, for which all zeroes is a valid value.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = INTO_CGROUP;
+    args.exit_signal = libc::SIGCHLD as u64;
+    // No descriptor has this number.
+    args.cgroup = libc::c_int::MAX as u64;
+    // SAFETY: with this descriptor the call fails: EBADF where the flag is known, EINVAL, E2BIG or ENOSYS elsewhere.
+    let ret = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    ret < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EBADF)
 }
 
 /// The resource of a `limits.kernel.*` name (`nofile`, `memlock`, …), or `None` for a name the kernel does not have.
@@ -336,8 +366,39 @@ pub fn keep_heap_small() {
     }
 }
 
+/// Gives every allocation of a page or more a mapping of its own, so that a message that was read once leaves no hole in
+/// the heap. For small programs with few of them. See mallopt(3).
+pub fn map_large_allocations() {
+    // SAFETY: as above.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 4096);
+    }
+}
+
+/// Gives memory that is free back to the kernel: for a process that parks for long after some work. Heap that nobody
+/// uses, and the stack beneath this call.
+pub fn give_memory_back() {
+    const PAGE: usize = 4096;
+    const DEPTH: usize = 1 << 20;
+    let here = 0_u8;
+    // One whole page beneath this frame is left alone: the calls below use it.
+    let end = (&raw const here as usize & !(PAGE - 1)) - PAGE;
+    // SAFETY: malloc_trim concerns free memory only. Nothing lives on the stack beneath the frames of this function
+    // and of what it calls, and what is touched there later is filled with zeroes first. That the stack is mapped only
+    // in part makes madvise answer ENOMEM, after it has done what there was to do; guards and threads' stacks are not
+    // near, since this is called in single-threaded programs on the first stack.
+    unsafe {
+        #[cfg(target_env = "gnu")]
+        libc::malloc_trim(0);
+        libc::madvise((end - DEPTH) as *mut libc::c_void, DEPTH, libc::MADV_DONTNEED);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -357,6 +418,12 @@ mod tests {
             assert!(heeds(&status(masks[0], masks[1], masks[2]), 30));
         }
         assert!(heeds(&status("7be3c0fe28014a03", none, none), 37), "systemd's own mask, its SIGRTMIN+3");
+    }
+
+    #[test]
+    fn asking_for_a_group_that_is_none_makes_no_process() {
+        assert_eq!(has_clone_into_cgroup(), Path::new("/sys/kernel/cgroup").exists());
+        assert!(reap_any().is_none());
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>], wait: 
     if fds.len() > MAX_DESCRIPTORS {
         return Err(io::Error::from_raw_os_error(libc::E2BIG));
     }
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(if fds.is_empty() { &mut [] } else { &mut space });
     if !fds.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(fds));
@@ -142,7 +142,7 @@ pub fn receive(socket: BorrowedFd<'_>, limit: usize, wait: bool) -> io::Result<O
         return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
     }
     let mut bytes = vec![0; size];
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = patience | RecvFlags::CMSG_CLOEXEC;
     let got = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
@@ -162,6 +162,41 @@ pub fn receive(socket: BorrowedFd<'_>, limit: usize, wait: bool) -> io::Result<O
 pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(fd)?;
     Ok(rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)?)
+}
+
+/// Most descriptors that [`receive_small`] takes.
+pub const FEW_DESCRIPTORS: usize = 8;
+
+/// Like [`receive`], waiting, into memory of the caller's: a parked process should not grow a heap. Returns the number
+/// of bytes, 0 when the other end closed. `EMSGSIZE` for a message that does not fit.
+pub fn receive_small(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+    fds: &mut [Option<OwnedFd>; FEW_DESCRIPTORS],
+) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FEW_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let got = loop {
+        match rustix::net::recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Ok(got) => break got,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::CONNRESET) => return Ok(0),
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let mut places = fds.iter_mut();
+    for message in control.drain() {
+        let RecvAncillaryMessage::ScmRights(rights) = message else { continue };
+        for fd in rights {
+            if let Some(place) = places.next() {
+                *place = Some(fd);
+            }
+        }
+    }
+    if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+    }
+    Ok(got.bytes)
 }
 
 /// Waits until `fd` can be read or was hung up; false when `patience` ran out.
@@ -193,6 +228,20 @@ mod tests {
         assert_eq!(receive(right.as_fd(), 100, false).unwrap().unwrap().bytes, b"two");
         drop((left, one));
         assert!(receive(right.as_fd(), 100, true).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_small_message_is_taken_without_a_heap_and_a_longer_one_refused() {
+        let (left, right) = seqpacket_pair().unwrap();
+        send(left.as_fd(), b"one", &[left.as_fd(), right.as_fd()], true).unwrap();
+        send(left.as_fd(), b"longer", &[], true).unwrap();
+        let (mut bytes, mut fds) = ([0; 4], Default::default());
+        assert_eq!(receive_small(right.as_fd(), &mut bytes, &mut fds).unwrap(), 3);
+        assert_eq!((&bytes[..3], fds.iter().flatten().count()), (&b"one"[..], 2));
+        let error = receive_small(right.as_fd(), &mut bytes, &mut Default::default()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
+        drop((left, fds));
+        assert_eq!(receive_small(right.as_fd(), &mut bytes, &mut Default::default()).unwrap(), 0);
     }
 
     #[test]

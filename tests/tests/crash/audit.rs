@@ -230,8 +230,8 @@ fn host(daemon: &Daemon, stored: &Stored, running: &BTreeSet<String>, wrong: &mu
             wrong.push(format!("left: {line}"));
         }
     }
-    // The nursery; then a shim and two embryos each, of which a running instance has used one up.
-    let most_shims = 1 + 3 * WARM + 2 * running.len();
+    // The nursery; then a shim and an embryo each. Of spares there may be twice as many as are made: others come back.
+    let most_shims = 1 + 2 * 2 * WARM + 2 * running.len();
     let counts = [
         ("daemons", daemons, 1),
         ("host sides of NICs", veths, running.len()),

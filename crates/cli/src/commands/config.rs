@@ -8,7 +8,7 @@ use stapes_client::Target;
 use super::device::{Device, Owner};
 use super::template::Template;
 use crate::context::{Ctx, settings_of};
-use crate::failure::{Result, fail};
+use crate::failure::{Failure, Result, fail};
 use crate::object::Object;
 use crate::{out, yaml};
 
@@ -145,6 +145,10 @@ impl Config {
             Config::Set { words, property, target } => {
                 target.refuse()?;
                 let (spec, settings) = split_set(&words);
+                if settings.is_empty() {
+                    return Err(Failure::new(format!("no key and value were given for {spec}"))
+                        .hint(format!("for example `stapes config set {spec} limits.memory=1GiB`")));
+                }
                 let settings = settings_of(settings)?;
                 object(ctx, spec)?.set(ctx, &settings, property, "config").await
             }

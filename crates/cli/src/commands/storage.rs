@@ -197,7 +197,11 @@ async fn info(ctx: &Ctx, spec: &str, in_bytes: bool) -> Result<()> {
         users.entry(kind).or_default().push(name);
     }
     let page = |title: &str, body: serde_json::Value| yaml::to_text(&serde_json::json!({ title: body }));
-    out::put(page("info", serde_json::json!(info)) + &page("used by", serde_json::json!(users)))
+    let mut text = page("info", serde_json::json!(info)) + &page("used by", serde_json::json!(users));
+    if !pool.stapes_shortcomings.is_empty() {
+        text += &page("does without", serde_json::json!(pool.stapes_shortcomings));
+    }
+    out::put(text)
 }
 
 /// Kind and name of what uses a pool, from its path; snapshots are left to what they are of.

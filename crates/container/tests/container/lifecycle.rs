@@ -13,6 +13,22 @@ use stapes_instance::{
 };
 
 #[test]
+fn a_guest_that_takes_the_group_of_commands_away_keeps_none_out() {
+    let Some(host) = Host::new("leaf") else { return };
+    let running = host.driver.start(&host.busybox_plan(4)).unwrap();
+    let tree = exec_output(&*running, "grep -m1 cgroup2 /proc/mounts | cut -d' ' -f2").0;
+    if tree.is_empty() {
+        eprintln!("SKIP a_guest_that_takes_the_group_of_commands_away_keeps_none_out: needs version 2 control groups");
+        return;
+    }
+    let take = format!("cd {} && echo $$ > cgroup.procs && rmdir .stapes && mkdir .stapes && echo taken", tree.trim());
+    assert_eq!(exec_output(&*running, &take), ("taken\n".into(), ExitStatus::Code(0)));
+    let seen = exec_output(&*running, "cat /proc/self/cgroup");
+    assert!(seen.0.contains("0::/.stapes-1\n"), "{seen:?}");
+    running.kill().unwrap();
+}
+
+#[test]
 fn a_busybox_container_starts_runs_commands_and_is_killed() {
     let Some(host) = Host::new("basic") else { return };
     let plan = host.busybox_plan(1);
@@ -22,7 +38,7 @@ fn a_busybox_container_starts_runs_commands_and_is_killed() {
         ("hello\n0\nc1\n".into(), ExitStatus::Code(7))
     );
     let seen = exec_output(&*running, "cat > /tmp/x && cat /tmp/x; ls /dev; cat /proc/1/comm; cat /proc/self/cgroup").0;
-    for wanted in ["input", "null", "console", "init", "0::/"] {
+    for wanted in ["input", "null", "console", "init", "0::/.stapes"] {
         assert!(seen.contains(wanted), "{wanted} in {seen}");
     }
     let again = host.driver.start(&plan).err().unwrap();
@@ -199,7 +215,7 @@ fn init_says_why_it_ended() {
     let plan = host.busybox_plan(9);
     let running = host.driver.start(&plan).unwrap();
     // Init was executed and has hardly run: it would lose a signal.
-    while running.request_shutdown().unwrap() == Asked::NotListening {
+    while matches!(running.request_shutdown(), Ok(Asked::NotListening)) {
         std::thread::sleep(Duration::from_millis(1));
     }
     let event = wait_event(&*running, |event| matches!(event, Event::Exited { .. }));

@@ -54,7 +54,8 @@ impl Host {
         let own = format!("stapes-test-{name}-{}", std::process::id());
         let dir = std::env::temp_dir().join(&own);
         fs::create_dir_all(dir.join("run")).unwrap();
-        let settings = Settings { shim: shim(), run_dir: dir.join("run"), cgroup_parent: own, warm: 1 };
+        let (run_dir, cache_dir) = (dir.join("run"), dir.join("cache"));
+        let settings = Settings { shim: shim(), run_dir, cache_dir, cgroup_parent: own, warm: 1 };
         let driver = ContainerDriver::open(settings.clone()).unwrap();
         Some(Self { driver, dir, settings })
     }

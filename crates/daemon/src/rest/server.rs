@@ -36,6 +36,7 @@ async fn get(context: Context) -> Result {
     if let Ok(driver) = engine.driver(InstanceType::Container) {
         features = driver.features();
     }
+    features.insert("idmapped_mounts".to_owned(), engine.describe_mapping());
     features.insert("id_ranges".to_owned(), engine.ids.describe());
     let drivers: Vec<_> = engine.index.read().pools.values().map(|pool| pool.driver.clone()).collect();
     let (os_name, os_version) = os_release();

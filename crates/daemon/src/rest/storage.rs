@@ -35,7 +35,8 @@ pub fn routes() -> Vec<Route> {
 fn shown(context: &Context, name: &PoolName) -> Result<(api::StoragePool, records::Pool)> {
     let record = context.engine.pool_record(name)?;
     let available = context.engine.pool(name).is_ok();
-    let shown = convert::pool(&record, context.engine.pool_users(name), available);
+    let shown =
+        convert::pool(&record, context.engine.pool_users(name), available, context.engine.pool_shortcomings(name));
     Ok((shown, (*record.value).clone()))
 }
 

@@ -293,7 +293,7 @@ impl Engine {
 
     /// Builds a Debian release; the files are links into the build cache, which stays.
     fn build_image(&self, operation: &Operation, release: &str) -> Result<ImageFiles> {
-        let cache = self.paths.state.join("cache");
+        let cache = self.paths.cache();
         let spec = stapes_image::build::BuildSpec {
             release: release.to_owned(),
             cache_dir: cache.join("images"),

@@ -1,9 +1,12 @@
 //! Storage pools: make, open at start, change, destroy.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError},
+};
 
 use serde_json::json;
-use stapes_model::{InstanceId, PoolName};
+use stapes_model::{InstanceId, InstanceType, PoolName};
 use stapes_storage::{VolumeKind, VolumeRef};
 use stapes_store::{Check, Transaction};
 
@@ -13,6 +16,9 @@ use crate::{
     index::Stored,
     records::{self, Record},
 };
+
+const NOT_MAPPED: &str =
+    "its file system cannot be idmapped: the files of an instance change owners at its first start, which takes time";
 
 /// Keys that describe where the pool is; they stay as they were made.
 const FIXED: [&str; 3] = ["source", "size", "volatile.initial_source"];
@@ -43,6 +49,7 @@ impl Engine {
                     let _ = stapes_storage::destroy(&pool_config(&pool), &paths);
                 })
             })?;
+            engine.probe_pool(&pool.name);
             engine.pool_event("storage-pool-created", &pool);
             Ok(())
         };
@@ -124,6 +131,53 @@ impl Engine {
                 tracing::error!(pool = name.as_str(), error = crate::chain(&error), "a storage pool is unavailable");
             }
         }
+    }
+
+    /// Asks what the mounts of every pool can do. Blocking.
+    pub(crate) fn probe_pools(&self) {
+        for name in self.pool_names() {
+            self.probe_pool(&name);
+        }
+    }
+
+    /// Asks whether the mounts of a pool can show other owners, and says so once where they cannot.
+    fn probe_pool(&self, name: &PoolName) {
+        let asked = self.pool(name).and_then(|pool| {
+            let volume = pool.volume_path(&VolumeRef::new(VolumeKind::Instance, "probe")?);
+            let directory = volume.parent().unwrap_or(&volume);
+            Ok(self.driver(InstanceType::Container)?.maps_owners(directory)?)
+        });
+        match asked {
+            Ok(can) => {
+                let known = self.mapping.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), can);
+                if !can && known.is_none() {
+                    tracing::warn!(pool = name.as_str(), "{NOT_MAPPED}");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(pool = name.as_str(), error = crate::chain(&error), "its mounts could not be tried");
+            }
+        }
+    }
+
+    /// What a pool does without on this host, and why.
+    pub fn pool_shortcomings(&self, name: &PoolName) -> Vec<String> {
+        let mut all = self.pool(name).map(|pool| pool.shortcomings()).unwrap_or_default();
+        if self.mapping.lock().unwrap_or_else(PoisonError::into_inner).get(name) == Some(&false) {
+            all.push(NOT_MAPPED.to_owned());
+        }
+        all
+    }
+
+    /// One line for `info`: how the roots of instances get owners of their own.
+    pub fn describe_mapping(&self) -> String {
+        let mapping = self.mapping.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut without: Vec<_> = mapping.iter().filter(|(_, can)| !**can).map(|(name, _)| name.as_str()).collect();
+        without.sort_unstable();
+        if without.is_empty() {
+            return "used".to_owned();
+        }
+        format!("used, but not on {}: files change owners at an instance's first start", without.join(", "))
     }
 
     pub(crate) fn pool_names(&self) -> Vec<PoolName> {

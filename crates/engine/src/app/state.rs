@@ -121,7 +121,7 @@ impl Engine {
 /// Links and addresses of an instance's network namespace, asked for through its id from outside: no namespace is
 /// entered and no descriptor of it is kept, which would keep it alive after its end.
 fn nics(net: &mut Netlink, live: &LiveInstance, id: &InstanceId) -> std::io::Result<BTreeMap<String, NicState>> {
-    let Some(nsid) = net.netns_id_of_pid(live.running.pid())? else {
+    let Some(nsid) = live.netns_id(net)? else {
         tracing::debug!(instance = %id, "its network namespace has no id");
         return Ok(BTreeMap::new());
     };

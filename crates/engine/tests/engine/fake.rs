@@ -248,6 +248,10 @@ impl Driver for FakeDriver {
         Ok(Vec::new())
     }
 
+    fn maps_owners(&self, _: &Path) -> Result<bool, DriverError> {
+        Ok(true)
+    }
+
     fn files_offline(&self, _: &Path, _: &FileRequest) -> Result<FileReply, DriverError> {
         Ok(FileReply::Done)
     }

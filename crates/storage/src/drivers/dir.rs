@@ -35,8 +35,7 @@ pub(crate) fn open(pool: &PoolConfig, paths: &PoolPaths) -> Result<Arc<dyn Pool>
     let layout = layout(pool, paths);
     layout.check()?;
     let reflink = host::can_reflink(&layout.kind_dir(VolumeKind::Instance));
-    let magic = host::magic(&layout.root).map_err(|source| layout.error("read", &layout.root, source))?;
-    Ok(Arc::new(DirPool { layout, reflink, magic }))
+    Ok(Arc::new(DirPool { layout, reflink }))
 }
 
 pub(crate) fn destroy(pool: &PoolConfig, paths: &PoolPaths) -> Result<(), PoolError> {
@@ -59,7 +58,6 @@ pub(crate) fn destroy(pool: &PoolConfig, paths: &PoolPaths) -> Result<(), PoolEr
 struct DirPool {
     layout: Layout,
     reflink: bool,
-    magic: u64,
 }
 
 impl DirPool {
@@ -203,10 +201,6 @@ impl Pool for DirPool {
     fn space(&self) -> Result<Space, PoolError> {
         self.layout.check()?;
         host::space(&self.layout.root).map_err(|source| self.error("read", &self.layout.root, source))
-    }
-
-    fn idmap_mountable(&self) -> bool {
-        host::idmap_mountable(self.magic)
     }
 
     fn shortcomings(&self) -> Vec<String> {

@@ -20,6 +20,7 @@ const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_STATS64: u16 = 23;
+const IFLA_AF_SPEC: u16 = 26;
 const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_LINK_NETNSID: u16 = 37;
@@ -29,6 +30,9 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
+
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 
 const IFLA_STATS_LINK_64: u16 = 1;
 
@@ -145,15 +149,16 @@ fn check_name(name: &str) -> io::Result<()> {
 }
 
 impl Netlink {
-    /// Makes a veth pair in one request: the host end up and on its bridge, the guest end in its namespace and down
-    /// (the kernel refuses to create a peer that is up).
+    /// Makes a veth pair: the host end up, on its bridge and without an IPv6 address (nobody talks to it, and every
+    /// program that watches addresses would read all of them again at each start); the guest end in its namespace and
+    /// down (the kernel refuses to create a peer that is up).
     ///
     /// `EEXIST` for a taken host name, guest name or guest index; `EXFULL` when the bridge has its 1,023 ports.
     pub fn add_veth(&mut self, veth: &VethSpec<'_>) -> io::Result<()> {
         check_name(veth.host_name)?;
         check_name(veth.guest_name)?;
         let index = veth.guest_index.unwrap_or(0);
-        let request = self.begin(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &header(index, IFF_UP, IFF_UP));
+        let request = self.begin(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &header(index, 0, 0));
         request.attr_str(IFLA_IFNAME, veth.host_name);
         if let Some(mac) = veth.host_mac {
             request.attr(IFLA_ADDRESS, &mac);
@@ -177,7 +182,21 @@ impl Netlink {
                 data.nest(VETH_INFO_PEER, peer);
             });
         });
-        self.acknowledge("RTM_NEWLINK", format_args!("veth {} ↔ {}", veth.host_name, veth.guest_name))
+        self.acknowledge("RTM_NEWLINK", format_args!("veth {} ↔ {}", veth.host_name, veth.guest_name))?;
+        self.bring_up_without_address(veth.host_name)
+    }
+
+    /// The mode cannot be given with the creation, and comes too late once the link is up.
+    fn bring_up_without_address(&mut self, name: &str) -> io::Result<()> {
+        self.begin(RTM_SETLINK, 0, &header(0, 0, 0)).attr_str(IFLA_IFNAME, name).nest(IFLA_AF_SPEC, |families| {
+            families.nest(libc::AF_INET6 as u16, |ipv6| {
+                ipv6.attr(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+            });
+        });
+        // A kernel without IPv6 gives it no address either.
+        let _ = self.acknowledge("RTM_SETLINK", format_args!("{name} without IPv6 address"));
+        self.begin(RTM_SETLINK, 0, &header(0, IFF_UP, IFF_UP)).attr_str(IFLA_IFNAME, name);
+        self.acknowledge("RTM_SETLINK", format_args!("{name} up"))
     }
 
     /// Makes a bridge, down. `EEXIST` when an interface has that name.

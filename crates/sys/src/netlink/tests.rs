@@ -71,6 +71,9 @@ fn a_veth_is_born_up_on_its_bridge_and_seen_from_the_host() {
 
         let host = net.link("vhost").unwrap().unwrap();
         assert!(host.is_up());
+        if let Ok(mode) = std::fs::read_to_string("/proc/sys/net/ipv6/conf/vhost/addr_gen_mode") {
+            assert_eq!(mode, "1\n", "no IPv6 address of its own");
+        }
         assert_eq!((host.master, host.mtu, host.kind.as_deref()), (Some(master), 1400, Some("veth")));
         assert_eq!((host.peer, host.peer_netns_id), (Some(70_001), Some(id)));
         let inside = net.links_in(id).unwrap();

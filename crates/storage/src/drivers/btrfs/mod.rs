@@ -356,10 +356,6 @@ impl Pool for BtrfsPool {
         Some(self)
     }
 
-    fn idmap_mountable(&self) -> bool {
-        host::idmap_mountable(host::BTRFS)
-    }
-
     fn shortcomings(&self) -> Vec<String> {
         self.shortcomings.clone()
     }
