@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod activation;
+pub mod command;
 pub mod confine;
 pub mod exec;
 pub mod fs;
