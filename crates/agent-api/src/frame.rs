@@ -9,6 +9,9 @@ pub const WINDOW: u32 = 256 * 1024;
 /// Most bytes of a stream in one frame.
 pub const MAX_PAYLOAD: usize = 32 * 1024;
 
+/// Most bytes beside a message, so that a frame holds both.
+pub const MAX_BYTES: usize = 128 * 1024;
+
 /// Longest frame that is taken, unstuffed: a message of this size with its bytes.
 pub const MAX_FRAME: usize = 192 * 1024;
 

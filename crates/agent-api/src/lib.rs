@@ -23,7 +23,7 @@ mod proof;
 mod state;
 
 pub use exec::{Exec, ExitStatus, StreamId, StreamKind};
-pub use frame::{Decoder, Frame, FrameError, MAX_FRAME, MAX_PAYLOAD, WINDOW};
+pub use frame::{Decoder, Frame, FrameError, MAX_BYTES, MAX_FRAME, MAX_PAYLOAD, WINDOW};
 pub use message::{
     Event, Failure, FailureKind, GuestMessage, HostMessage, Mount, MountKind, PowerAction, Reply, Request, decode,
     encode,

@@ -27,3 +27,5 @@ pub mod privilege;
 pub mod pty;
 /// Unix sockets with descriptors (SCM_RIGHTS) and credentials.
 pub mod socket;
+/// Sockets between a virtual machine and its host.
+pub mod vsock;
