@@ -53,8 +53,8 @@ fn lay_out(bin: &Path, to: &Path, prefix: &str) -> Result<()> {
         fs::create_dir_all(dir).with_context(|| format!("failed to create {}", dir.display()))?;
     }
     place(&bin.join("stapes"), &to.join("bin/stapes"))?;
-    // The daemon looks for its shim beside itself.
-    for name in ["stapesd", "stapes-shim"] {
+    // The daemon looks for its shim and the agent of its guests beside itself.
+    for name in ["stapesd", "stapes-shim", "stapes-agent"] {
         place(&bin.join(name), &libexec.join(name))?;
     }
     fs::write(units.join("stapes.service"), UNIT.replace("@PREFIX@", prefix))?;
