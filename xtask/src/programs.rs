@@ -54,7 +54,11 @@ pub fn build(profile: Profile) -> Result<PathBuf> {
     }
     run(&mut build)?;
     let built = target_dir().join(profile.dir());
-    let statics = build_static(profile)?;
+    let shim = build_static("stapes-shim", profile.name(), profile.dir())?;
+    let agent = match profile {
+        Profile::Release => build_static("stapes-agent", "guest", "guest")?,
+        Profile::Dev => build_static("stapes-agent", profile.name(), profile.dir())?,
+    };
     // Tests get a directory of their own, because cargo would put a dynamic shim and agent beside the others when it builds all
     // of the workspace's programs.
     let dir = match profile {
@@ -69,30 +73,26 @@ pub fn build(profile: Profile) -> Result<PathBuf> {
             dir
         }
     };
-    for name in STATIC {
-        place(&statics.join(name), &dir.join(name))?;
-    }
+    place(&shim, &dir.join("stapes-shim"))?;
+    place(&agent, &dir.join("stapes-agent"))?;
     Ok(dir)
 }
 
-/// The shim lives as long as its instance does, so it is small, static, and at a fixed address: 32 KiB of its own memory
-/// each (docs/adr/0001-shim-nursery-embryo.md). The agent runs in guests that have any C library or none.
-const STATIC: [&str; 2] = ["stapes-shim", "stapes-agent"];
-
-/// The directory where they are.
-fn build_static(profile: Profile) -> Result<PathBuf> {
+/// Builds a program without a dynamic loader, at a fixed address. The shim lives as long as its instance does, and takes
+/// 32 KiB of its own memory each this way (docs/adr/0001-shim-nursery-embryo.md); the agent runs in guests that have any C
+/// library or none.
+fn build_static(program: &str, profile: &str, profile_dir: &str) -> Result<PathBuf> {
     let host = host_triple()?;
     let static_dir = target_dir().join("static");
     let mut command = cargo();
-    command.args(["build", "--locked", "--profile", profile.name(), "--target", &host]);
-    command.args(STATIC.iter().flat_map(|name| ["--package", name]));
     command
+        .args(["build", "--locked", "--package", program, "--profile", profile, "--target", &host])
         .arg("--target-dir")
         .arg(&static_dir)
         .env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
     run(&mut command)?;
-    Ok(static_dir.join(host).join(profile.dir()))
+    Ok(static_dir.join(host).join(profile_dir).join(program))
 }
 
 fn host_triple() -> Result<String> {

@@ -21,8 +21,8 @@ use crate::{
     outbox::Outbox,
 };
 
-/// Most commands at a time.
-const MOST: usize = 256;
+/// Most commands at a time, each with four descriptors: fewer than a process has unless told otherwise.
+const MOST: usize = 200;
 /// Newest results that can be asked for.
 const KEPT: usize = 1024;
 /// Longest from the request to `execve`: a PATH may lie on a file system that does not answer.
@@ -286,7 +286,9 @@ impl Execs {
 
     /// A child of the agent has ended; false if it was no command.
     pub fn ended(&mut self, pid: i32, exit: Exit, out: &mut Outbox) -> bool {
-        let Some(exec) = self.running.iter().find(|(_, one)| one.pid == pid).map(|(exec, _)| *exec) else {
+        // One that has ended may have had the same number.
+        let is_it = |one: &Running| one.pid == pid && one.ended.is_none();
+        let Some(exec) = self.running.iter().find(|(_, one)| is_it(one)).map(|(exec, _)| *exec) else {
             return false;
         };
         // The dead process has said all that it will say: the answer goes out before the exit.

@@ -58,6 +58,7 @@ struct Job {
 
 #[derive(Debug)]
 struct Live {
+    /// 0 once it has ended.
     pid: i32,
     socket: OwnedFd,
 }
@@ -182,6 +183,9 @@ impl Helper {
     }
 
     fn retire(&mut self, pid: i32) {
+        if pid == 0 {
+            return;
+        }
         self.retired.push_back(pid);
         if self.retired.len() > RETIRED
             && let Some(oldest) = self.retired.front()
@@ -193,7 +197,9 @@ impl Helper {
     /// A child of the agent has ended.
     pub fn ended(&mut self, pid: i32, out: &mut Outbox) {
         self.retired.retain(|retired| *retired != pid);
-        if self.live.as_ref().is_some_and(|live| live.pid == pid) {
+        if let Some(live) = self.live.as_mut().filter(|live| live.pid == pid) {
+            // Its number is the kernel's again.
+            live.pid = 0;
             // What it had said is still in the socket, and its end after it.
             self.ready(out);
         }

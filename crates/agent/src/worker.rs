@@ -25,7 +25,7 @@ use crate::{
 /// Most files that are open at a time.
 const HANDLES: usize = 256;
 /// Of a thread's stack; the deepest thing here is a tree that is removed.
-const STACK: usize = 1 << 20;
+const STACK: usize = 2 << 20;
 
 type Outcome = Result<(Reply, Vec<u8>), Failure>;
 
