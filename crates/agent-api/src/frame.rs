@@ -9,6 +9,9 @@ pub const WINDOW: u32 = 256 * 1024;
 /// Most bytes of a stream in one frame.
 pub const MAX_PAYLOAD: usize = 32 * 1024;
 
+/// Most bytes beside a message, so that a frame holds both.
+pub const MAX_BYTES: usize = 128 * 1024;
+
 /// Longest frame that is taken, unstuffed: a message of this size with its bytes.
 pub const MAX_FRAME: usize = 192 * 1024;
 
@@ -89,19 +92,24 @@ impl Frame {
 
 /// Stuffs the parts as one frame: each zero becomes the distance to the next one, at most 254 bytes on.
 fn stuff(parts: &[&[u8]]) -> Vec<u8> {
+    const LONGEST_RUN: usize = 255;
     let length: usize = parts.iter().map(|part| part.len()).sum();
     let mut out = Vec::with_capacity(length + length / 254 + 3);
     let mut code_at = 0;
     out.push(0);
-    for byte in parts.iter().flat_map(|part| part.iter().copied()) {
-        if byte != 0 {
-            out.push(byte);
-        }
-        let run = out.len() - code_at;
-        if byte == 0 || run == 255 {
-            out[code_at] = run as u8;
-            code_at = out.len();
-            out.push(0);
+    for part in parts {
+        let mut rest = *part;
+        while !rest.is_empty() {
+            let (next, _) = rest.split_at(rest.len().min(LONGEST_RUN - (out.len() - code_at)));
+            let zero = next.iter().position(|byte| *byte == 0);
+            out.extend_from_slice(&next[..zero.unwrap_or(next.len())]);
+            rest = &rest[zero.map_or(next.len(), |zero| zero + 1)..];
+            let run = out.len() - code_at;
+            if zero.is_some() || run == LONGEST_RUN {
+                out[code_at] = run as u8;
+                code_at = out.len();
+                out.push(0);
+            }
         }
     }
     out[code_at] = (out.len() - code_at) as u8;

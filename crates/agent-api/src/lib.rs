@@ -4,7 +4,7 @@
 //! The stream carries [`Frame`]s that a zero byte ends, so whoever joins in the middle is in step again at the next zero:
 //! a host that was killed leaves half a frame behind, and neither side can see where. A host that connects says
 //! [`HostMessage::Hello`]; that ends whatever session there was (commands run on, their streams are closed) and begins a
-//! new one, once both sides have proved that they know the instance's key ([`proof`]).
+//! new one, once both sides have proved that they know the instance's key ([`prove`]).
 //!
 //! A frame is a message, with bytes beside it where the message says so, or the bytes of a command's stream. Streams have
 //! windows: no more than [`WINDOW`] bytes are under way in each until the receiver grants more by [`Frame::Credit`].
@@ -23,7 +23,7 @@ mod proof;
 mod state;
 
 pub use exec::{Exec, ExitStatus, StreamId, StreamKind};
-pub use frame::{Decoder, Frame, FrameError, MAX_FRAME, MAX_PAYLOAD, WINDOW};
+pub use frame::{Decoder, Frame, FrameError, MAX_BYTES, MAX_FRAME, MAX_PAYLOAD, WINDOW};
 pub use message::{
     Event, Failure, FailureKind, GuestMessage, HostMessage, Mount, MountKind, PowerAction, Reply, Request, decode,
     encode,

@@ -69,11 +69,14 @@ pub enum Request {
     ExecStatus {
         exec: u32,
     },
-    /// Beside the message: the content, for [`FileOp::Replace`].
+    /// Beside the message: the content, for [`FileOp::Replace`]. `handle` is the file of [`FileOp::PutInPlace`].
     File {
         op: FileOp,
+        #[serde(default)]
+        handle: Option<u64>,
     },
-    /// Answered by [`Reply::Bytes`]; fewer than asked is the end of the file.
+    /// Answered by [`Reply::Bytes`]; fewer than asked is the end of the file. No more than [`crate::MAX_BYTES`] may be asked.
+    /// Requests on one handle are done in the order in which they came.
     FileRead {
         handle: u64,
         offset: u64,
@@ -138,7 +141,8 @@ pub enum Reply {
         status: Option<ExitStatus>,
     },
     /// An opened file has a handle, to be closed; the bytes beside the message are what a shim would put into a
-    /// descriptor (names, entries).
+    /// descriptor (names, entries). Where those are more than [`crate::MAX_BYTES`], they have a handle too, and are read
+    /// from it.
     File {
         answer: FileAnswer,
         #[serde(default)]

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod activation;
+pub mod command;
 pub mod confine;
 pub mod exec;
 pub mod fs;
@@ -30,3 +31,5 @@ pub mod pty;
 pub mod socket;
 /// Tap interfaces. Source: Documentation/networking/tuntap.rst.
 pub mod tap;
+/// Sockets between a virtual machine and its host.
+pub mod vsock;
