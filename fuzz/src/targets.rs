@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use stapes_agent_api::{Decoder, Frame, GuestMessage, HostMessage, KEY_BYTES, MAX_FRAME, Nonce, Role, VERSION, prove};
 use stapes_image::metadata::ImageMetadata;
 use stapes_model::{
     AliasName, ByteSize, DeviceName, Fingerprint, InstanceId, InstanceName, InstanceType, NetworkName,
@@ -12,6 +13,10 @@ use stapes_model::{
 use stapes_network::{Bridge, NetworkConfig};
 use stapes_shim_api::{Event, NurseryReply, NurseryRequest, Reply, Request, decode, encode};
 
+// So is the guest agent a program.
+#[allow(dead_code)]
+#[path = "../../crates/agent/src/session.rs"]
+mod agent;
 // The daemon is a program and no library; these of its files need nothing else of it.
 #[path = "../../crates/daemon/src/multipart.rs"]
 mod multipart;
@@ -34,6 +39,17 @@ const fn target(name: &'static str, run: fn(&[u8]), examples: &'static [&'static
 }
 
 pub const TARGETS: &[Target] = &[
+    target("agent_frames", agent_frames, &[
+        b"\x01\x4d\0{\"hello\":{\"version\":1,\"host\":\"a\",\"nonce\":\"b\",\"proof\":\"c\",\"build\":\"\",\"boot\":\"\"}}",
+        b"\x01\x1b\0{\"reply\":{\"id\":1,\"reply\":{\"file\":{\"answer\":\"done\"}}}}\n\x03\x05\0\0\0",
+        b"\x01\x36\0{\"event\":{\"exec_exited\":{\"exec\":1,\"status\":{\"code\":0}}}}\n\x02\x05\0\0\0data\n\x04\x05\0\0\0\x09\0\0\0",
+        b"{\"reply\":{\"id\":7,\"reply\":{\"state\":{\"hostname\":\"v1\",\"interfaces\":[{\"name\":\"lo\",\"addresses\":[{\"address\":\"::1\",\"prefix\":128}]}]}}}}",
+    ]),
+    target("agent_session", agent_session, &[
+        b"{\"request\":{\"id\":1,\"request\":{\"exec\":{\"exec\":1,\"command\":[\"true\"],\"pty\":[80,25]}}}}",
+        b"{\"request\":{\"id\":2,\"request\":{\"file\":{\"op\":{\"read\":{\"path\":\"/etc\"}}}}}}\n{\"request\":{\"id\":3,\"request\":{\"dance\":1}}}",
+        b"{\"hello\":{\"version\":1,\"nonce\":\"00112233445566778899aabbccddeeff\"}}\n{\"prove\":{\"proof\":\"00\"}}",
+    ]),
     target("daemon_multipart", daemon_multipart, &[
         b"--XyZ\r\nContent-Disposition: form-data; name=\"rootfs\"; filename=\"a.squashfs\"\r\nX: y\r\n\r\nbytes\r\n--Xy\r\n--XyZ--\r\n",
     ]),
@@ -103,6 +119,54 @@ fn text(bytes: &[u8]) -> &str {
 fn pairs(bytes: &[u8]) -> BTreeMap<String, String> {
     let pair = |line: &str| line.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
     text(bytes).lines().filter_map(pair).collect()
+}
+
+/// Lines as they are, and as what they would be in a frame: random bytes seldom become one.
+fn agent_wire(bytes: &[u8]) -> Vec<u8> {
+    let mut wire = bytes.to_vec();
+    wire.push(0);
+    for line in bytes.split(|byte| *byte == b'\n') {
+        wire.extend(Frame::Message { json: line.to_vec(), bytes: vec![0, 1] }.to_bytes());
+    }
+    wire
+}
+
+/// What the host reads of a guest.
+pub fn agent_frames(bytes: &[u8]) {
+    let wire = agent_wire(bytes);
+    let whole = Decoder::default().feed(&wire);
+    let mut decoder = Decoder::default();
+    let pieces: Vec<_> = wire.chunks(7).flat_map(|piece| decoder.feed(piece)).collect();
+    assert_eq!(whole, pieces, "what comes in pieces is what comes whole");
+    for frame in whole.into_iter().flatten() {
+        assert!(frame.to_bytes().len() <= MAX_FRAME + MAX_FRAME / 254 + 3);
+        assert_eq!(Decoder::default().feed(&frame.to_bytes()), [Ok(frame.clone())]);
+        if let Frame::Message { json, .. } = &frame {
+            let _ = stapes_agent_api::decode::<GuestMessage>(json);
+        }
+    }
+}
+
+/// What the agent reads of a host, one that knows the key.
+pub fn agent_session(bytes: &[u8]) {
+    let key = [0; KEY_BYTES];
+    let draw = || -> Nonce { "b".repeat(32) };
+    let host: Nonce = "a".repeat(32);
+    let open = || {
+        let mut session = agent::Session::new(key, agent::Identity::default(), draw);
+        let hello = HostMessage::Hello { version: VERSION, nonce: host.clone() };
+        let proved = HostMessage::Prove { proof: prove(&key, Role::Host, &host, &draw()) };
+        for message in [hello, proved] {
+            session.feed(&stapes_agent_api::encode(&message, Vec::new()).to_bytes());
+        }
+        assert!(session.is_open());
+        session
+    };
+    let wire = agent_wire(bytes);
+    let whole = format!("{:?}", open().feed(&wire));
+    let mut session = open();
+    let pieces: Vec<_> = wire.chunks(5).flat_map(|piece| session.feed(piece)).collect();
+    assert_eq!(whole, format!("{pieces:?}"), "what comes in pieces is what comes whole");
 }
 
 /// What comes in pieces must come out as what comes whole.

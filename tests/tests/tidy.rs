@@ -14,8 +14,9 @@ use serde_json::Value;
 /// Which of our crates each crate may use. Arrows point from programs to libraries to contracts, never back.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("api", &[]),
-    ("agent-api", &[]),
-    ("shim-api", &[]),
+    ("file-api", &[]),
+    ("agent-api", &["file-api"]),
+    ("shim-api", &["file-api"]),
     ("model", &[]),
     ("instance", &["model"]),
     ("sys", &[]),
@@ -30,8 +31,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("journal", &["model", "sys"]),
     ("client", &["api"]),
     ("cli", &["api", "client"]),
-    ("agent", &["agent-api", "sys"]),
-    ("shim", &["shim-api", "cgroup", "sys"]),
+    ("files", &["file-api", "sys"]),
+    ("agent", &["agent-api", "files", "sys"]),
+    ("shim", &["shim-api", "files", "cgroup", "sys"]),
     (
         "engine",
         &[
@@ -72,7 +74,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("testkit", &["sys", "client"]),
     // The libraries whose parsers of foreign bytes the fuzz targets feed; see tests/fuzz_smoke.rs.
-    ("tests", &["testkit", "client", "api", "sys", "model", "image", "network", "device", "shim-api"]),
+    ("tests", &["testkit", "client", "api", "sys", "model", "image", "network", "device", "shim-api", "agent-api"]),
     ("xtask", &["testkit"]),
 ];
 

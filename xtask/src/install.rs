@@ -89,8 +89,8 @@ fn lay_out(bin: &Path, to: &Path, prefix: &Path) -> Result<()> {
         fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))
     };
     put(&bin.join("stapes"), "bin/stapes")?;
-    // The daemon looks for its shim beside itself.
-    for name in ["stapesd", "stapes-shim"] {
+    // The daemon looks for its shim and the agent of its guests beside itself.
+    for name in ["stapesd", "stapes-shim", "stapes-agent"] {
         put(&bin.join(name), &format!("libexec/stapes/{name}"))?;
     }
     let at_prefix = |unit: &str| unit.replace("@PREFIX@", &prefix.to_string_lossy());

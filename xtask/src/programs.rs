@@ -1,4 +1,4 @@
-//! Building the programs: the daemon and the command line as usual, the shim as a static executable.
+//! Building the programs: the daemon and the command line as usual, the shim and the guest agent as static executables.
 
 use std::{
     fs,
@@ -35,7 +35,7 @@ impl Profile {
     }
 }
 
-/// Builds `stapesd`, `stapes` and a static `stapes-shim`; the directory where the three lie side by side.
+/// Builds `stapesd`, `stapes` and the static `stapes-shim` and `stapes-agent`; the directory where they lie side by side.
 pub fn build(profile: Profile) -> Result<PathBuf> {
     let mut build = cargo();
     build.args([
@@ -54,8 +54,9 @@ pub fn build(profile: Profile) -> Result<PathBuf> {
     }
     run(&mut build)?;
     let built = target_dir().join(profile.dir());
-    let shim = build_shim(profile)?;
-    // Tests get a directory of their own, because cargo would put a dynamic shim beside the others when it builds all
+    let shim = build_static("stapes-shim", profile)?;
+    let agent = build_static("stapes-agent", profile)?;
+    // Tests get a directory of their own, because cargo would put a dynamic shim and agent beside the others when it builds all
     // of the workspace's programs.
     let dir = match profile {
         Profile::Release => built,
@@ -70,27 +71,29 @@ pub fn build(profile: Profile) -> Result<PathBuf> {
         }
     };
     place(&shim, &dir.join("stapes-shim"))?;
+    place(&agent, &dir.join("stapes-agent"))?;
     Ok(dir)
 }
 
-/// The shim lives as long as its instance does, so it is small, static, and at a fixed address: 32 KiB of its own memory
-/// each (docs/adr/0001-shim-nursery-embryo.md).
-fn build_shim(profile: Profile) -> Result<PathBuf> {
+/// Builds a program without a dynamic loader, at a fixed address. The shim lives as long as its instance does, and takes
+/// 32 KiB of its own memory each this way (docs/adr/0001-shim-nursery-embryo.md); the agent runs in guests that have any C
+/// library or none.
+fn build_static(program: &str, profile: Profile) -> Result<PathBuf> {
     let host = host_triple()?;
     let static_dir = target_dir().join("static");
     let (profile, dir) = match profile {
-        Profile::Release => ("shim", "shim"),
+        Profile::Release => ("small", "small"),
         Profile::Dev => (profile.name(), profile.dir()),
     };
     let mut command = cargo();
     command
-        .args(["build", "--locked", "--package", "stapes-shim", "--profile", profile, "--target", &host])
+        .args(["build", "--locked", "--package", program, "--profile", profile, "--target", &host])
         .arg("--target-dir")
         .arg(&static_dir)
         .env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
     run(&mut command)?;
-    Ok(static_dir.join(host).join(dir).join("stapes-shim"))
+    Ok(static_dir.join(host).join(dir).join(program))
 }
 
 fn host_triple() -> Result<String> {

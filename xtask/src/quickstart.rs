@@ -76,7 +76,7 @@ fn start() -> Result<()> {
 
     let step = Step::begin("Release build (some minutes the first time)");
     programs::build(Profile::Release)?;
-    step.done("stapesd, stapes and stapes-shim are in target/release");
+    step.done("stapesd, stapes, stapes-shim and stapes-agent are in target/release");
 
     let place = Place::find();
     start_daemon(&place)?;

@@ -124,6 +124,7 @@ fn plan(dir: &std::path::Path, root: &str, round: u64) -> std::io::Result<Plan> 
         nodes: Vec::new(),
         links: Vec::new(),
         limits: Limits::default(),
+        machine: None,
         security: Security::default(),
     })
 }

@@ -15,5 +15,7 @@ pub use capability::{CAPABILITIES, Capability, Support, require};
 pub use driver::{Asked, Driver, Event, ExecHandle, ExecIo, ExecSpec, ExitReason, ExitStatus, Running, SpawnService};
 pub use error::DriverError;
 pub use files::{Access, Create, FileKind, FileMeta, FileReply, FileRequest, WriteMode};
-pub use plan::{DeviceNode, Link, Mount, Plan, Security};
+pub use plan::{
+    Accelerator, DeviceNode, Disk, DiskBus, DiskFormat, Firmware, Link, Machine, MachineProfile, Mount, Plan, Security,
+};
 pub use stapes_model::{Limits, Rlimit, Usage};

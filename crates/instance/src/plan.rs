@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
-use stapes_model::{IdMap, InstanceId, InstanceName, Limits};
+use stapes_model::{ByteSize, IdMap, InstanceId, InstanceName, Limits};
 
 /// Everything a driver needs to start an instance: data, with every host name derived from the instance's id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,107 @@ pub struct Plan {
     pub links: Vec<Link>,
     pub limits: Limits,
     pub security: Security,
+    /// What only a virtual machine has; `None` for a container.
+    #[serde(default)]
+    pub machine: Option<Machine>,
+}
+
+/// The hardware of a virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// As the kernel calls it: `x86_64`, `aarch64`.
+    pub architecture: String,
+    pub profile: MachineProfile,
+    pub firmware: Firmware,
+    /// `None`: the best that runs guests on this host.
+    pub accelerator: Option<Accelerator>,
+    /// Virtual processors at birth.
+    pub cpus: u32,
+    /// Most processors that can be plugged in later.
+    pub max_cpus: u32,
+    pub memory: ByteSize,
+    /// Most memory that can be plugged in later.
+    pub max_memory: ByteSize,
+    /// In no order; who boots first is told by [`Disk::boot_priority`] and [`Machine::boot_nics`].
+    pub disks: Vec<Disk>,
+    /// Boot priority of NICs by device name, where one was given; higher first.
+    pub boot_nics: BTreeMap<String, u32>,
+    /// Of the instance, for the guest: 8-4-4-4-12 hexadecimal digits.
+    pub uuid: String,
+    /// Extra arguments (`raw.qemu`), as words.
+    pub raw_arguments: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MachineProfile {
+    /// PCI Express, hot-plug, any firmware.
+    #[default]
+    Full,
+    /// `microvm`: virtio-mmio, a kernel given from outside, quick to start; no hot-plug.
+    Micro,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Firmware {
+    Uefi {
+        secure_boot: bool,
+    },
+    /// `security.csm`.
+    Bios,
+    /// No firmware that a guest would see: QEMU loads the kernel.
+    Kernel {
+        kernel: PathBuf,
+        initrd: Option<PathBuf>,
+        arguments: String,
+    },
+}
+
+/// Who executes the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accelerator {
+    Kvm,
+    /// Translation in software: everywhere, some ten times slower.
+    Tcg,
+}
+
+/// A block device of a virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Device name, for errors and hot-unplug.
+    pub device: String,
+    /// A file or a block device of the host.
+    pub source: PathBuf,
+    pub format: DiskFormat,
+    pub bus: DiskBus,
+    pub read_only: bool,
+    /// Higher boots first.
+    pub boot_priority: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskFormat {
+    #[default]
+    Raw,
+    Qcow2,
+}
+
+/// `io.bus`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DiskBus {
+    #[serde(rename = "virtio-scsi")]
+    #[default]
+    VirtioScsi,
+    #[serde(rename = "virtio-blk")]
+    VirtioBlk,
+    #[serde(rename = "nvme")]
+    Nvme,
+    /// A compact disc, which every guest can read.
+    #[serde(rename = "cdrom")]
+    CdRom,
 }
 
 /// A host path that appears inside.

@@ -9,16 +9,17 @@
 //! the frames under `tests/frames` were recorded when a version was released and never change.
 #![forbid(unsafe_code)]
 
-mod files;
+mod launch;
 mod nursery;
 mod shim;
 mod start;
 
-pub use files::{Access, Create, FileAnswer, FileKind, FileMeta, FileOp, WriteMode};
+pub use launch::{Launch, Program};
 pub use nursery::{NurseryReply, NurseryRequest};
 pub use shim::{
     Event, Exec, ExecStatus, ExitReason, ExitStatus, Failure, FailureKind, Remembered, Reply, Request, Status, Takeover,
 };
+pub use stapes_file_api::{Access, Create, FileAnswer, FileKind, FileMeta, FileOp, WriteMode};
 pub use start::{BindMount, CgroupView, DeviceNode, IdRange, Link, ResourceLimit, Start};
 
 /// Version of this protocol. It grows when a message is added or changes meaning.

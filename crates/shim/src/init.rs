@@ -12,7 +12,7 @@ use std::{
 };
 
 use stapes_shim_api::{Failure, FailureKind, Start};
-use stapes_sys::{privilege, process, pty, socket};
+use stapes_sys::{command, privilege, process, pty, socket};
 
 use crate::{
     SIGPIPE, links, mounts,
@@ -75,12 +75,7 @@ fn apply_rlimits(plan: &Start) -> Result<(), StepError> {
 
 /// Starts a session with `slave` as its terminal and as standard input, output and error.
 pub fn take_terminal(slave: &OwnedFd) -> Result<(), StepError> {
-    let step = || "failed to make the pty the controlling terminal".to_owned();
-    rustix::process::setsid().step(step)?;
-    pty::set_controlling(slave.as_fd()).step(step)?;
-    rustix::stdio::dup2_stdin(slave).step(step)?;
-    rustix::stdio::dup2_stdout(slave).step(step)?;
-    rustix::stdio::dup2_stderr(slave).step(step)
+    pty::lead_session(slave.as_fd()).step(|| "failed to make the pty the controlling terminal".to_owned())
 }
 
 /// Says under which label the next `execve` is to run. While the host's /proc is still there: the guest can put anything
@@ -114,17 +109,12 @@ fn execute(channel: &OwnedFd, plan: &Start) -> Result<Infallible, StepError> {
     let step = || format!("failed to execute init {program}");
     let resolved = std::fs::canonicalize(program).step(step)?;
     let argv = if plan.init.is_empty() { vec![program.to_owned()] } else { plan.init.clone() };
-    let argv = strings(&argv).step(step)?;
+    let argv = command::c_strings(&argv).step(step)?;
     let environment: Vec<String> = plan.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let environment = strings(&environment).step(step)?;
+    let environment = command::c_strings(&environment).step(step)?;
     let mut last = vec![EXECUTING];
     last.extend_from_slice(resolved.to_string_lossy().as_bytes());
     socket::send(channel.as_fd(), &last, &[], true).step(step)?;
     let path = CString::new(program).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput)).step(step)?;
     Err(StepError::new(step(), process::execve(&path, &argv, &environment)))
-}
-
-/// As C strings; text with a zero byte is refused.
-pub fn strings(list: &[String]) -> io::Result<Vec<CString>> {
-    list.iter().map(|text| CString::new(text.as_str()).map_err(|_| io::ErrorKind::InvalidInput.into())).collect()
 }

@@ -20,7 +20,6 @@ mod instance;
 mod links;
 mod mounts;
 mod nursery;
-mod posix;
 mod requests;
 mod services;
 mod shim;

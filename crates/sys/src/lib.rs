@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod activation;
+pub mod command;
 pub mod confine;
 pub mod exec;
 pub mod fs;
@@ -12,6 +13,8 @@ pub mod process;
 
 /// btrfs ioctls: subvolumes, snapshots, quotas. Source: linux/btrfs.h.
 pub mod btrfs;
+/// Whether KVM runs guests here. Source: Documentation/virt/kvm/api.rst.
+pub mod kvm;
 /// Loop devices. Source: loop(4).
 pub mod loopdev;
 /// The mount API of Linux 5.2 and later, and idmapped mounts.
@@ -26,3 +29,7 @@ pub mod privilege;
 pub mod pty;
 /// Unix sockets with descriptors (SCM_RIGHTS) and credentials.
 pub mod socket;
+/// Tap interfaces. Source: Documentation/networking/tuntap.rst.
+pub mod tap;
+/// Sockets between a virtual machine and its host.
+pub mod vsock;

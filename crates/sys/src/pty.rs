@@ -42,6 +42,15 @@ pub fn set_controlling(slave: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::process::ioctl_tiocsctty(slave)?)
 }
 
+/// Starts a session with `slave` as its controlling terminal and as standard input, output and error.
+pub fn lead_session(slave: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::process::setsid()?;
+    set_controlling(slave)?;
+    rustix::stdio::dup2_stdin(slave)?;
+    rustix::stdio::dup2_stdout(slave)?;
+    Ok(rustix::stdio::dup2_stderr(slave)?)
+}
+
 pub fn resize(pty: BorrowedFd<'_>, columns: u16, rows: u16) -> io::Result<()> {
     Ok(rustix::termios::tcsetwinsize(pty, Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 })?)
 }

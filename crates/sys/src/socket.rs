@@ -100,6 +100,27 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>], wait: 
     }
 }
 
+/// Sends all bytes on a stream socket, descriptors with the first of them. Never raises `SIGPIPE`.
+pub fn send_stream(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(if fds.is_empty() { &mut [] } else { &mut space });
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::from_raw_os_error(libc::E2BIG));
+    }
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match rustix::net::sendmsg(socket, &[IoSlice::new(rest)], &mut control, SendFlags::NOSIGNAL) {
+            Ok(sent) => {
+                rest = &rest[sent..];
+                control.clear();
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// Receives one whole message of at most `limit` bytes (`EMSGSIZE` beyond), blocking unless `wait` is false
 /// (`WouldBlock`). `None`: the other end closed.
 pub fn receive(socket: BorrowedFd<'_>, limit: usize, wait: bool) -> io::Result<Option<Datagram>> {
@@ -135,6 +156,12 @@ pub fn receive(socket: BorrowedFd<'_>, limit: usize, wait: bool) -> io::Result<O
         return Err(io::Error::other("descriptors of a message were lost: too many are open"));
     }
     Ok(Some(Datagram { bytes, fds }))
+}
+
+/// Lets reads and writes of `fd`, and of every duplicate of it, fail with `EAGAIN` instead of waiting.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    Ok(rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)?)
 }
 
 /// Most descriptors that [`receive_small`] takes.

@@ -83,6 +83,7 @@ impl Host {
             nodes: Vec::new(),
             links: Vec::new(),
             limits: Limits::default(),
+            machine: None,
             security: Security::default(),
         }
     }

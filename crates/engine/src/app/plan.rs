@@ -49,6 +49,7 @@ impl Engine {
             nodes,
             links: self.links(instance, &requests)?,
             limits: self.limits(&expanded.config)?,
+            machine: None,
             security: Security {
                 nesting: expanded.is_on("security.nesting"),
                 no_default_deny: expanded.flag("security.syscalls.deny_default") == Some(false),

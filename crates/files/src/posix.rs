@@ -3,19 +3,17 @@
 use std::{
     fmt::Write as _,
     io::{self, Write},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
 };
 
 use rustix::{
     fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid},
     io::Errno,
 };
-use stapes_shim_api::{Access, Create, FileAnswer, FileKind, FileOp};
+use stapes_file_api::{Access, Create, FileAnswer, FileKind, FileOp};
 use stapes_sys::fs;
 
-use crate::files::{Owner, meta, meta_of};
-
-type Answer = io::Result<(FileAnswer, Option<OwnedFd>)>;
+use crate::{Answer, Owner, meta, meta_of};
 
 /// Does `op`; `None` if it is none of these.
 pub fn apply(root: BorrowedFd<'_>, op: &FileOp) -> Option<Answer> {

@@ -1,3 +1,9 @@
+//! A request on files beneath a root, and its answer: what shims and guest agents both understand.
+//!
+//! Invariant: no I/O. Messages live as long as the protocols that carry them: see `stapes_shim_api` and
+//! `stapes_agent_api`.
+#![forbid(unsafe_code)]
+
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
