@@ -23,6 +23,14 @@ const RUN: &[Need] = &[
     Need { program: "mkfs.btrfs", package: "btrfs-progs", why: "making the default pool" },
     Need { program: "unsquashfs", package: "squashfs-tools", why: "images in squashfs form" },
     Need { program: "mmdebstrap", package: "mmdebstrap", why: "building the image debian:12" },
+    Need { program: "qemu-system-x86_64", package: "qemu-system-x86", why: "running virtual machines" },
+    Need { program: "qemu-img", package: "qemu-utils", why: "disks of virtual machines" },
+    Need { program: "/usr/share/OVMF/OVMF_CODE_4M.ms.fd", package: "ovmf", why: "firmware of virtual machines" },
+    Need { program: "swtpm", package: "swtpm", why: "TPMs of virtual machines" },
+    Need { program: "sfdisk", package: "fdisk", why: "building virtual machines' images" },
+    Need { program: "mkfs.ext4", package: "e2fsprogs", why: "building virtual machines' images" },
+    Need { program: "mkfs.vfat", package: "dosfstools", why: "building virtual machines' images" },
+    Need { program: "mcopy", package: "mtools", why: "building virtual machines' images" },
     Need { program: STATIC_BUSYBOX, package: "busybox-static", why: "small test images, and ping" },
 ];
 
