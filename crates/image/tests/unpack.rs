@@ -492,6 +492,16 @@ fn a_disk_that_leads_to_other_files_or_is_too_large_or_broken_is_refused() {
         assert_eq!(error.kind(), stapes_model::ErrorKind::BadRequest);
         empty(&bench);
     }
+    // What is missing would be read as zeros: it is found before, when an image is taken in.
+    let check = |bytes: &[u8]| {
+        let (meta, rootfs) = (bench.put("meta", b""), Some(bench.put("disk", bytes)));
+        stapes_image::check_whole(&ImageFiles { meta: rootfs.clone().unwrap_or(meta), rootfs })
+    };
+    check(&disk).unwrap();
+    for left in [disk.len() * 3 / 4, disk.len() / 2] {
+        let error = check(&disk[..left]).unwrap_err();
+        assert!(matches!(error, ImageError::Unpack(UnpackFault::Truncated { .. })), "{error:?}");
+    }
     bench.limits.bytes = 32 << 20;
     assert!(matches!(bench.split(&disk), Err(ImageError::Unpack(UnpackFault::Limit { .. }))));
 }
