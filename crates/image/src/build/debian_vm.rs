@@ -1,4 +1,8 @@
 //! `debian:<release>` for virtual machines: the container's root, a kernel and a signed boot loader, on a disk.
+//!
+//! GRUB's menu names `/vmlinuz` and `/vmlinuz.old`, links that Debian's kernel packages keep: an upgrade in the guest needs
+//! no other step. What is on the EFI system partition (shim, GRUB and four lines that find the root) stays as it was built
+//! until the guest runs `grub-install`, for which `/boot/efi` is in fstab.
 
 use std::{fs, fs::File, io, path::Path};
 
