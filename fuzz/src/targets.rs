@@ -71,6 +71,9 @@ pub const TARGETS: &[Target] = &[
     target("image_pax", stapes_image::fuzzing::pax, &[
         b"30 mtime=1321711775.972059463\n18 path=a/b/c.txt\n31 SCHILY.xattr.user.mime=text/p\n22 GNU.sparse.major=1\n",
     ]),
+    target("image_qcow2", stapes_image::fuzzing::qcow2, &[
+        b"QFI\xfb\0\0\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x10\0\0\0\0\x80\0\0\0\0\0\0\0\0\0\0\x04\0\0\0\0\0\x03\0\0\0\0\0\0\0\x01\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+    ]),
     target("image_tar", stapes_image::fuzzing::tar, &[]),
     target("image_template", stapes_image::fuzzing::template, &[
         b"{% if container.privileged == \"true\" %}{{ container.name|lower }}{% else %}{% for k in properties %}{{ k }}{% endfor %}{% endif %}",

@@ -23,6 +23,14 @@ const RUN: &[Need] = &[
     Need { program: "mkfs.btrfs", package: "btrfs-progs", why: "making the default pool" },
     Need { program: "unsquashfs", package: "squashfs-tools", why: "images in squashfs form" },
     Need { program: "mmdebstrap", package: "mmdebstrap", why: "building the image debian:12" },
+    Need { program: "qemu-system-x86_64", package: "qemu-system-x86", why: "running virtual machines" },
+    Need { program: "qemu-img", package: "qemu-utils", why: "disks of virtual machines" },
+    Need { program: "/usr/share/OVMF/OVMF_CODE_4M.ms.fd", package: "ovmf", why: "firmware of virtual machines" },
+    Need { program: "swtpm", package: "swtpm", why: "TPMs of virtual machines" },
+    Need { program: "sfdisk", package: "fdisk", why: "building virtual machines' images" },
+    Need { program: "mkfs.ext4", package: "e2fsprogs", why: "building virtual machines' images" },
+    Need { program: "mkfs.vfat", package: "dosfstools", why: "building virtual machines' images" },
+    Need { program: "mcopy", package: "mtools", why: "building virtual machines' images" },
     Need { program: STATIC_BUSYBOX, package: "busybox-static", why: "small test images, and ping" },
 ];
 
@@ -85,15 +93,36 @@ fn install_missing<'a>(wanted: impl Iterator<Item = &'a Need>) -> Result<()> {
         add_backports()?;
         update(&packages)?;
     }
-    println!("setup: apt-get install {}", packages.join(" "));
-    let mut install = apt();
-    install.args(["install", "--yes", "--no-install-recommends", "-qq"]).args(&packages);
-    run(&mut install).with_context(|| offline(&packages))?;
+    // QEMU comes from backports where these are at hand, whole: parts of two versions do not fit together.
+    let backports = output(Command::new("apt-cache").arg("policy")).ok().and_then(|policy| backports_of(&policy));
+    let (qemu, rest): (Vec<&str>, Vec<&str>) = packages.iter().partition(|package| package.starts_with("qemu-"));
+    install(&rest, None)?;
+    install(&qemu, backports.as_deref())?;
     let still: Vec<&str> = missing.iter().filter(|need| !need.is_there()).map(|need| need.program).collect();
     if !still.is_empty() {
         bail!("installed {packages:?}, and yet these are not on this machine: {still:?}");
     }
     Ok(())
+}
+
+fn install(packages: &[&str], release: Option<&str>) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let from = release.map(|release| format!(" from {release}")).unwrap_or_default();
+    println!("setup: apt-get install {}{from}", packages.join(" "));
+    let mut install = apt();
+    install.args(["install", "--yes", "--no-install-recommends", "-qq"]);
+    install.args(release.map(|release| format!("--target-release={release}"))).args(packages);
+    run(&mut install).with_context(|| offline(packages))
+}
+
+/// The backports among the archives that `apt-cache policy` lists.
+fn backports_of(policy: &str) -> Option<String> {
+    let fields =
+        policy.lines().filter_map(|line| line.trim().strip_prefix("release ")).flat_map(|line| line.split(','));
+    let mut names = fields.filter_map(|field| field.strip_prefix("n="));
+    names.find(|name| name.ends_with("-backports")).map(str::to_owned)
 }
 
 fn offline(packages: &[&str]) -> String {
@@ -185,6 +214,14 @@ fn undo() -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn backports_are_found_where_apt_lists_them() {
+        let policy = "Package files:\n 500 http://x bookworm/main amd64 Packages\n     release v=12.1,o=Debian,a=oldstable,n=bookworm,l=Debian,c=main\n\
+                      \x20    origin x\n 100 http://x bookworm-backports/main amd64 Packages\n     release o=Debian,a=b,n=bookworm-backports,l=D\n";
+        assert_eq!(backports_of(policy).as_deref(), Some("bookworm-backports"));
+        assert_eq!(backports_of(&policy.replace("-backports", "")), None);
+    }
 
     #[test]
     fn the_archive_is_read_from_both_forms_of_apt_sources() {

@@ -1,9 +1,10 @@
-//! Builds and unpacks by hand, with times: `image debian 12 DIR`, `image busybox DIR`, `image unpack META [ROOT] TARGET`.
+//! Builds and unpacks by hand, with times: `image debian 12 DIR`, `image busybox DIR`, `image busybox-vm DIR`, `image unpack META [ROOT] TARGET`.
 #![forbid(unsafe_code)]
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use stapes_image::{ImageError, ImageFiles, UnpackLimits, WorkerCommand, build, inspect, unpack, worker};
+use stapes_model::InstanceType;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -11,12 +12,14 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let done = match words[..] {
         ["worker"] => return worker::main(),
-        ["debian", release, folder] => build_one(release, folder),
-        ["busybox", folder] => build_one("busybox", folder),
+        ["debian", release, folder] => build_one(release, InstanceType::Container, folder),
+        ["busybox", folder] => build_one("busybox", InstanceType::Container, folder),
+        ["debian-vm", release, folder] => build_one(release, InstanceType::VirtualMachine, folder),
+        ["busybox-vm", folder] => build_one("busybox", InstanceType::VirtualMachine, folder),
         ["unpack", meta, target] => unpack_one(meta, None, target),
         ["unpack", meta, rootfs, target] => unpack_one(meta, Some(rootfs.into()), target),
         _ => {
-            eprintln!("usage: image debian RELEASE DIR | busybox DIR | unpack META [ROOT] TARGET");
+            eprintln!("usage: image debian[-vm] RELEASE DIR | busybox[-vm] DIR | unpack META [ROOT] TARGET");
             return ExitCode::FAILURE;
         }
     };
@@ -36,14 +39,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn build_one(release: &str, folder: &str) -> Result<(), ImageError> {
+fn build_one(release: &str, kind: InstanceType, folder: &str) -> Result<(), ImageError> {
     let spec = build::BuildSpec {
         release: release.into(),
         arch: String::new(),
+        kind,
         variant: String::new(),
         cache_dir: folder.into(),
         work_dir: PathBuf::from(folder).join("work"),
-        refresh: true,
+        refresh: kind == InstanceType::Container,
     };
     let mut show = |progress: build::Progress| eprintln!("{:>3} % {}", progress.percent.unwrap_or(0), progress.text);
     let files = match release {

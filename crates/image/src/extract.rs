@@ -36,6 +36,8 @@ pub struct UnpackReport {
     pub skipped_xattrs: u64,
     /// Entries outside `metadata.yaml`, `templates/` and `rootfs/`.
     pub skipped_other: u64,
+    /// Bytes of a virtual machine's disk, as the machine sees it; a volume for it cannot be smaller.
+    pub disk: Option<u64>,
 }
 
 /// Open directories kept, by their path; most archives write a directory's files in a row.

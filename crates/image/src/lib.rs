@@ -9,6 +9,7 @@
 pub mod build;
 pub mod cloud_init;
 mod compression;
+mod disk;
 mod error;
 mod extract;
 mod fingerprint;
@@ -17,6 +18,7 @@ pub mod metadata;
 mod paths;
 mod pax;
 mod pipe;
+mod qcow2;
 pub mod store;
 mod tarball;
 pub mod templates;
@@ -31,7 +33,7 @@ pub use extract::UnpackReport;
 pub use fingerprint::{Hasher, fingerprint};
 pub use inspect::{ImageFiles, ImageKind, Inspected, inspect};
 pub use metadata::{ImageMetadata, TemplateSpec};
-pub use unpack::{UnpackLimits, WorkerCommand, unpack};
+pub use unpack::{DISK_FILE, UnpackLimits, WorkerCommand, unpack};
 pub use whole::check_whole;
 
 /// Entrances for fuzz targets: whatever the bytes are, these return.
@@ -50,6 +52,10 @@ pub mod fuzzing {
 
     pub fn pax(bytes: &[u8]) {
         let _ = Pax::parse(bytes);
+    }
+
+    pub fn qcow2(bytes: &[u8]) {
+        let _ = crate::qcow2::Header::parse(bytes);
     }
 
     pub fn metadata(bytes: &[u8]) {

@@ -11,6 +11,7 @@ use crate::{
     compression::{self, Magic},
     error::UnpackFault,
     inspect::{label, magic},
+    qcow2::Header,
     tarball::Walker,
     unpack::UnpackLimits,
 };
@@ -18,7 +19,7 @@ use crate::{
 /// Fails with [`UnpackFault::Truncated`] where a file ends before its content does.
 ///
 /// xz, bzip2 and squashfs say at their end or start how far they reach; a plain, gzip or zstd archive is read through
-/// (0.2 to 1 s for a Debian root), with its checksums. Where the entries lead is not judged here: the
+/// (0.2 to 1 s for a Debian root), with its checksums; of a qcow2 disk its tables are. Where the entries lead is not judged here: the
 /// confined worker does that.
 pub fn check_whole(files: &ImageFiles) -> Result<(), ImageError> {
     std::iter::once(&files.meta).chain(&files.rootfs).try_for_each(|path| check(path))
@@ -30,7 +31,13 @@ fn check(path: &Path) -> Result<(), ImageError> {
     match magic(path)?.0 {
         Magic::Compressed(Compression::Xz) if !ends_as_xz(&tail(path)?) => cut("its xz stream has no end"),
         Magic::Compressed(Compression::Bzip2) if !ends_as_bzip2(&tail(path)?) => cut("its bzip2 stream has no end"),
-        Magic::Compressed(Compression::Xz | Compression::Bzip2) | Magic::Qcow2 | Magic::Unknown => Ok(()),
+        Magic::Compressed(Compression::Xz | Compression::Bzip2) | Magic::Unknown => Ok(()),
+        Magic::Qcow2 => {
+            let mut file = File::open(path).map_err(ImageError::io("open", path))?;
+            let header = Header::read(&mut file);
+            let header = header.map_err(|reason| ImageError::Format { file: label(path), reason })?;
+            header.check_whole(&file).or_else(|reason| cut(&reason))
+        }
         Magic::Squashfs => {
             let (wanted, there) = squashfs_size(path)?;
             if there < wanted { cut(&format!("it has {there} of {wanted} bytes")) } else { Ok(()) }

@@ -25,7 +25,7 @@ use rustix::{
 use stapes_sys::confine;
 
 use crate::{
-    UnpackReport, compression,
+    UnpackReport, compression, disk,
     error::UnpackFault,
     extract::{self, Extractor, place_metadata, place_unified},
     inspect::{ImageKind, label},
@@ -34,9 +34,9 @@ use crate::{
     unpack::{Job, READY, UnpackLimits},
 };
 
-/// Address space of the worker and, each, of unsquashfs: decompressors need some 200 MiB.
+/// Address space of the worker and, each, of unsquashfs and qemu-img: decompressors need some 200 MiB.
 const MEMORY: u64 = 4 << 30;
-/// Where the dynamic linker and unsquashfs live.
+/// Where the dynamic linker and the tools live.
 const READ_EXECUTE: &[&str] = &["/usr", "/lib", "/lib64", "/bin", "/sbin"];
 const READ_ONLY: &[&str] =
     &["/etc/ld.so.cache", "/etc/ld.so.preload", "/proc/self", "/proc/meminfo", "/sys/devices/system/cpu"];
@@ -67,21 +67,67 @@ fn work() -> Result<UnpackReport, UnpackFault> {
     let rootfs = job.files.rootfs.as_deref().map(open_source).transpose()?;
     let target = fs::open(&job.target, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| extract::fault("open", job.target.as_os_str().as_encoded_bytes(), errno))?;
-    let unsquashfs = match job.kind {
-        ImageKind::SplitSquashfs => Some(find_unsquashfs()?),
-        _ => None,
+    let tool = match job.kind {
+        ImageKind::SplitSquashfs => Some(find_tool("unsquashfs", "squashfs-tools")?),
+        ImageKind::SplitQcow2 | ImageKind::UnifiedDisk => Some(find_tool("qemu-img", "qemu-utils")?),
+        ImageKind::Unified | ImageKind::SplitTar => None,
     };
-    shut_in(&target, rootfs.as_ref().filter(|_| unsquashfs.is_some()), &job.limits)?;
+    shut_in(&target, tool.is_some(), rootfs.as_ref(), &job.limits)?;
 
-    let mut report = unpack_tar(meta, &job.files.meta, &target, &job.limits, job.kind == ImageKind::Unified)?;
-    let made = fs::mkdirat(&target, "rootfs", Mode::from_raw_mode(0o755));
+    match (tool, rootfs) {
+        (Some(program), rootfs) if job.kind != ImageKind::SplitSquashfs => {
+            unpack_disk(&program, meta, rootfs, &job, &target)
+        }
+        (tool, rootfs) => unpack_tree(tool.as_deref(), meta, rootfs, &job, &target),
+    }
+}
+
+/// Metadata and the disk; there is no `rootfs/`.
+fn unpack_disk(
+    program: &Path,
+    meta: File,
+    disk: Option<File>,
+    job: &Job,
+    target: &OwnedFd,
+) -> Result<UnpackReport, UnpackFault> {
+    let place: Place = if disk.is_some() { place_metadata } else { disk::place };
+    let mut report = unpack_tar(meta, &job.files.meta, target, &job.limits, place)?;
+    let (file, name) = match (disk, &job.files.rootfs) {
+        (Some(file), Some(path)) => (file, label(path)),
+        _ => {
+            // The archive's disk was counted as one of its files.
+            let file = disk::take_from(target)?;
+            report.bytes -= file.metadata().map_or(0, |metadata| metadata.len()).min(report.bytes);
+            (file, disk::IN_ARCHIVE.to_owned())
+        }
+    };
+    let size = disk::unpack(program, file, &name, target, &job.limits)?;
+    if job.files.rootfs.is_none() {
+        disk::remove_from(target)?;
+    }
+    report.bytes += size;
+    report.disk = Some(size);
+    Ok(report)
+}
+
+/// Metadata and a directory tree.
+fn unpack_tree(
+    unsquashfs: Option<&Path>,
+    meta: File,
+    rootfs: Option<File>,
+    job: &Job,
+    target: &OwnedFd,
+) -> Result<UnpackReport, UnpackFault> {
+    let place: Place = if job.kind == ImageKind::Unified { place_unified } else { place_metadata };
+    let mut report = unpack_tar(meta, &job.files.meta, target, &job.limits, place)?;
+    let made = fs::mkdirat(target, "rootfs", Mode::from_raw_mode(0o755));
     if !matches!(made, Ok(()) | Err(rustix::io::Errno::EXIST)) {
         made.map_err(|errno| extract::fault("create", b"rootfs", errno))?;
     }
     if let (Some(rootfs), Some(path)) = (rootfs, &job.files.rootfs) {
         let more = match unsquashfs {
-            Some(program) => squashfs::unpack(&program, rootfs, &label(path), &target, &job.limits)?,
-            None => unpack_root(rootfs, path, &target, &job.limits)?,
+            Some(program) => squashfs::unpack(program, rootfs, &label(path), target, &job.limits)?,
+            None => unpack_root(rootfs, path, target, &job.limits)?,
         };
         report.entries += more.entries;
         report.bytes += more.bytes;
@@ -100,16 +146,16 @@ fn open_source(path: &Path) -> Result<File, UnpackFault> {
     File::open(path).map_err(|error| UnpackFault::Read { file: label(path), reason: error.to_string() })
 }
 
-fn find_unsquashfs() -> Result<std::path::PathBuf, UnpackFault> {
+fn find_tool(program: &str, package: &str) -> Result<std::path::PathBuf, UnpackFault> {
     ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin"]
         .iter()
-        .map(|folder| Path::new(folder).join("unsquashfs"))
+        .map(|folder| Path::new(folder).join(program))
         .find(|path| path.is_file())
-        .ok_or_else(|| UnpackFault::MissingTool { program: "unsquashfs".into(), package: "squashfs-tools".into() })
+        .ok_or_else(|| UnpackFault::MissingTool { program: program.into(), package: package.into() })
 }
 
-/// From here on: the target to write, the system's programs to run where unsquashfs needs them, nothing else.
-fn shut_in(target: &OwnedFd, squashfs: Option<&File>, limits: &UnpackLimits) -> Result<(), UnpackFault> {
+/// From here on: the target to write, the system's programs and the image to read where a tool has to, nothing else.
+fn shut_in(target: &OwnedFd, tool: bool, image: Option<&File>, limits: &UnpackLimits) -> Result<(), UnpackFault> {
     for (resource, most) in
         [(Resource::Core, 0), (Resource::As, MEMORY), (Resource::Nofile, 512), (Resource::Fsize, limits.bytes)]
     {
@@ -117,13 +163,13 @@ fn shut_in(target: &OwnedFd, squashfs: Option<&File>, limits: &UnpackLimits) -> 
         rustix::process::setrlimit(resource, limit).map_err(|error| cannot("limit itself", error))?;
     }
     rustix::thread::set_no_new_privs(true).map_err(|error| cannot("give up new privileges", error))?;
-    landlock(target, squashfs).map_err(|error| cannot("shut itself in with Landlock", error))?;
+    landlock(target, tool, image).map_err(|error| cannot("shut itself in with Landlock", error))?;
     drop_capabilities().map_err(|error| cannot("drop its capabilities", error))?;
     confine::forbid_dangerous_calls().map_err(|error| cannot("load its seccomp filter", error))
 }
 
 /// Best effort by design: an older kernel enforces less of it, and the user namespace and seccomp remain.
-fn landlock(target: &OwnedFd, squashfs: Option<&File>) -> Result<(), Box<dyn std::error::Error>> {
+fn landlock(target: &OwnedFd, tool: bool, image: Option<&File>) -> Result<(), Box<dyn std::error::Error>> {
     let abi = ABI::V6;
     let everything = AccessFs::from_all(abi);
     // Inside the target all but running programs and making devices; REFER, since hard links cross directories.
@@ -135,18 +181,20 @@ fn landlock(target: &OwnedFd, squashfs: Option<&File>) -> Result<(), Box<dyn std
         .scope(Scope::from_all(abi))?
         .create()?
         .add_rule(PathBeneath::new(target, write))?;
-    if let Some(file) = squashfs {
+    if tool {
         rules = rules
             .add_rules(path_beneath_rules(READ_EXECUTE, AccessFs::from_read(abi)))?
             .add_rules(path_beneath_rules(READ_ONLY, AccessFs::ReadFile | AccessFs::ReadDir))?
-            .add_rules(path_beneath_rules(["/dev/null"], AccessFs::ReadFile | AccessFs::WriteFile))?
-            .add_rule(PathBeneath::new(file, AccessFs::ReadFile))?;
+            .add_rules(path_beneath_rules(["/dev/null"], AccessFs::ReadFile | AccessFs::WriteFile))?;
+        if let Some(file) = image {
+            rules = rules.add_rule(PathBeneath::new(file, AccessFs::ReadFile))?;
+        }
     }
     rules.restrict_self()?;
     Ok(())
 }
 
-/// Keeps what giving files away needs, in every set, so that unsquashfs gets no more either.
+/// Keeps what giving files away needs, in every set, so that a tool gets no more either.
 fn drop_capabilities() -> rustix::io::Result<()> {
     let keep = CapabilitySet::CHOWN
         | CapabilitySet::DAC_OVERRIDE
@@ -182,20 +230,19 @@ fn open_tar(file: File, path: &Path, limits: &UnpackLimits) -> Result<Walker<Pip
     Ok(Walker::new(Pipe::spawn(plain), label(path), limits))
 }
 
+/// Where an archive's entries land.
+type Place = for<'a, 'p> fn(&'a [&'p [u8]]) -> Option<Vec<&'p [u8]>>;
+
 fn unpack_tar(
     file: File,
     path: &Path,
     target: &OwnedFd,
     limits: &UnpackLimits,
-    unified: bool,
+    place: Place,
 ) -> Result<UnpackReport, UnpackFault> {
     let mut walker = open_tar(file, path, limits)?;
     let mut extractor = Extractor::new(target.as_fd(), label(path), limits);
-    if unified {
-        extractor.extract(&mut walker, place_unified)?;
-    } else {
-        extractor.extract(&mut walker, place_metadata)?;
-    }
+    extractor.extract(&mut walker, place)?;
     extractor.finish()
 }
 

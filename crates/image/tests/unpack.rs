@@ -428,3 +428,80 @@ fn a_volume_with_something_in_it_is_left_alone() {
     fs::write(bench.at("mine"), "x").unwrap();
     assert!(matches!(bench.unified(image()), Err(ImageError::NotEmpty(_))));
 }
+
+/// A qcow2 disk of 64 MiB with a mark in the middle, compressed as images are; `None` without qemu-img.
+fn disk(folder: &Path) -> Option<Vec<u8>> {
+    let (raw, qcow2) = (folder.join("raw"), folder.join("qcow2"));
+    let mut bytes = vec![0; 64 << 20];
+    bytes[32 << 20..][..5].copy_from_slice(b"hello");
+    fs::write(&raw, &bytes).unwrap();
+    let convert = ["convert", "-c", "-f", "raw", "-O", "qcow2"];
+    let Ok(done) = Command::new("qemu-img").args(convert).arg(&raw).arg(&qcow2).status() else {
+        eprintln!("skipped: needs qemu-img");
+        return None;
+    };
+    assert!(done.success());
+    fs::remove_file(&raw).unwrap();
+    Some(fs::read(&qcow2).unwrap())
+}
+
+#[test]
+fn a_disk_becomes_a_sparse_file_whether_it_comes_alone_or_in_an_archive() {
+    if !root() {
+        return;
+    }
+    for unified in [false, true] {
+        let bench = Bench::new();
+        let Some(disk) = disk(bench.folder.path()) else { return };
+        let report = if unified {
+            let archive = Evil::default().file("metadata.yaml", METADATA).directory("templates");
+            let archive =
+                archive.file("templates/h.tpl", "x").entry(EntryType::Regular, b"rootfs.img", b"", 0o644, &disk);
+            bench.unified(archive)
+        } else {
+            bench.split(&disk)
+        };
+        assert_eq!(report.unwrap().disk, Some(64 << 20), "unified {unified}");
+        let root = bench.at(stapes_image::DISK_FILE);
+        let (metadata, content) = (fs::metadata(&root).unwrap(), fs::read(&root).unwrap());
+        assert_eq!((content.len(), &content[32 << 20..][..5]), (64 << 20, &b"hello"[..]));
+        assert!(metadata.blocks() * 512 < 1 << 20, "{} blocks", metadata.blocks());
+        assert_eq!(metadata.mode() & 0o777, 0o600);
+        assert!(bench.at("metadata.yaml").is_file());
+        assert!(!bench.at("rootfs").exists() && !bench.at("rootfs.img").exists());
+    }
+}
+
+#[test]
+fn a_disk_that_leads_to_other_files_or_is_too_large_or_broken_is_refused() {
+    if !root() {
+        return;
+    }
+    let mut bench = Bench::new();
+    let empty = |bench: &Bench| {
+        fs::remove_dir_all(bench.at("")).unwrap();
+        fs::create_dir(bench.at("")).unwrap();
+    };
+    let Some(disk) = disk(bench.folder.path()) else { return };
+    for (at, value, reason) in [(15, 104, "backing file"), (79, 4, "another file"), (35, 1, "encrypted")] {
+        let mut evil = disk.clone();
+        evil[at] = value;
+        let error = bench.split(&evil).unwrap_err();
+        let ImageError::Unpack(UnpackFault::Corrupt { reason: found, .. }) = &error else { panic!("{error:?}") };
+        assert!(found.contains(reason), "{found}");
+        assert_eq!(error.kind(), stapes_model::ErrorKind::BadRequest);
+        empty(&bench);
+    }
+    // What is missing would be read as zeros: it is found before, when an image is taken in.
+    let check = |bytes: &[u8]| {
+        let (meta, rootfs) = (bench.put("meta", b""), Some(bench.put("disk", bytes)));
+        stapes_image::check_whole(&ImageFiles { meta: rootfs.clone().unwrap_or(meta), rootfs })
+    };
+    check(&disk).unwrap();
+    for left in [disk.len() * 3 / 4, disk.len() / 2] {
+        let error = check(&disk[..left]).unwrap_err();
+        assert!(matches!(error, ImageError::Unpack(UnpackFault::Truncated { .. })), "{error:?}");
+    }
+    bench.limits.bytes = 32 << 20;
+    assert!(matches!(bench.split(&disk), Err(ImageError::Unpack(UnpackFault::Limit { .. }))));
+}

@@ -23,6 +23,8 @@ pub enum Need {
     /// `mmdebstrap` and a Debian archive to take packages from.
     DebianArchive,
     Tool(&'static str),
+    /// A file, and the package that has it.
+    File(&'static str, &'static str),
 }
 
 impl Need {
@@ -42,6 +44,7 @@ impl Need {
                 }
                 Self::Tool("mmdebstrap").missing()
             }
+            Self::File(path, package) => (!Path::new(path).exists()).then(|| format!("{path}: install {package}")),
             Self::Tool(name) => find_program(name).is_none().then(|| format!("{name}: run `cargo xtask setup`")),
         }
     }

@@ -9,7 +9,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use stapes_image::{ImageFiles, Inspected, UnpackLimits};
-use stapes_model::{AliasName, Fingerprint, PoolName, ProfileName, ProjectName};
+use stapes_model::{AliasName, Fingerprint, InstanceType, PoolName, ProfileName, ProjectName};
 use stapes_storage::VolumeRef;
 use stapes_store::{Check, Transaction};
 
@@ -299,6 +299,7 @@ impl Engine {
             cache_dir: cache.join("images"),
             work_dir: cache.join("build"),
             arch: String::new(),
+            kind: InstanceType::Container,
             variant: String::new(),
             refresh: false,
         };

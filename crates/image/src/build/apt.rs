@@ -1,8 +1,11 @@
 //! What this host's apt knows: its mirror of Debian, and its proxy. Nothing about mirrors is written in our code.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use stapes_sys::exec::Exec;
+use stapes_sys::exec::{Exec, ExecError};
 
 /// One source of packages: an address and a suite of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +143,28 @@ pub(super) fn proxies() -> Vec<(String, String)> {
     found
 }
 
+/// Fetches packages as this host's apt would install them, and unpacks them into one tree that nothing is run in.
+pub(super) fn download(packages: &[&str], work: &Path) -> Result<PathBuf, ExecError> {
+    let script = "cd \"$1\" && shift && mkdir debs packages && cd debs && \
+                  apt-get -o APT::Sandbox::User=root -q download \"$@\" >&2 && \
+                  for deb in *.deb; do dpkg-deb -x \"$deb\" ../packages; done && cd .. && rm -r debs";
+    let patience = std::time::Duration::from_secs(300);
+    Exec::new("sh").args(["-c", script, "sh"]).arg(work).args(packages).patience(patience).run()?;
+    Ok(work.join("packages"))
+}
+
+/// The package that `package` stands for, such as the newest kernel: the first that it depends on of those with this prefix.
+pub(super) fn stands_for(package: &str, prefix: &str) -> Result<Option<String>, ExecError> {
+    let shown = Exec::new("apt-cache").args(["show", "--no-all-versions", package]).run()?;
+    Ok(first_dependency(&String::from_utf8_lossy(&shown), prefix))
+}
+
+fn first_dependency(shown: &str, prefix: &str) -> Option<String> {
+    let depends = shown.lines().find_map(|line| line.strip_prefix("Depends:"))?;
+    let names = depends.split(',').filter_map(|part| part.split_whitespace().next());
+    names.map(str::to_owned).find(|name| name.starts_with(prefix))
+}
+
 /// The proxy runs on this host's own loopback, where no instance can reach it.
 pub(super) fn is_local(proxy: &str) -> bool {
     let host = proxy.split_once("://").map_or(proxy, |(_, rest)| rest);
@@ -171,6 +196,13 @@ mod tests {
         let mirrors = Mirrors::of(&parse(true, new));
         assert_eq!((mirrors.updates, mirrors.security.clone()), (true, None));
         assert_eq!(mirrors.lines("sid"), ["deb http://a.example/debian sid main"]);
+    }
+
+    #[test]
+    fn the_newest_kernel_is_what_its_package_depends_on() {
+        let shown = "Package: linux-image-cloud-amd64\nVersion: 6.1.1-1\nDepends: base, linux-image-6.1.0-1-cloud-amd64 (= 6.1.1-1)\n";
+        assert_eq!(first_dependency(shown, "linux-image-").as_deref(), Some("linux-image-6.1.0-1-cloud-amd64"));
+        assert_eq!(first_dependency("Package: x\n", "linux-image-"), None);
     }
 
     #[test]

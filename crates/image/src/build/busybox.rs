@@ -8,8 +8,10 @@ use std::{
 
 use stapes_sys::exec::{Exec, ExecError};
 
-use super::{BuildSpec, Progress, cached, pack};
-use crate::{ImageError, ImageFiles};
+use stapes_model::InstanceType;
+
+use super::{BuildSpec, Progress, apt, busybox_vm, cached, pack};
+use crate::{ImageError, ImageFiles, ImageMetadata};
 
 const RECIPE: u32 = 1;
 
@@ -35,7 +37,7 @@ const DIRECTORIES: &[&str] = &[
     "var/log",
 ];
 
-const INITTAB: &str = "::sysinit:/etc/init.d/rcS\n::ctrlaltdel:/sbin/reboot\n::shutdown:/bin/true\n";
+pub(super) const INITTAB: &str = "::sysinit:/etc/init.d/rcS\n::ctrlaltdel:/sbin/reboot\n::shutdown:/bin/true\n";
 
 const RC: &str = "#!/bin/sh
 [ -f /etc/hostname ] && hostname -F /etc/hostname
@@ -59,32 +61,63 @@ case \"$1\" in
 esac
 ";
 
-/// Builds the busybox image, or finds it in the cache. Uses the host's busybox-static, else fetches it with apt.
+/// Builds the busybox image, or finds it in the cache. Uses the host's busybox-static, else fetches it with apt; a virtual
+/// machine's kernel and boot loader are always fetched.
 pub fn busybox(spec: &BuildSpec, progress: &mut dyn FnMut(Progress)) -> Result<ImageFiles, ImageError> {
     let (kernel_arch, debian_arch) = super::architecture(spec)?;
-    let (files, present) = cached(spec, &format!("busybox-{debian_arch}-{RECIPE}"));
+    let (files, present) = match spec.kind {
+        InstanceType::Container => cached(spec, &format!("busybox-{debian_arch}-{RECIPE}")),
+        InstanceType::VirtualMachine => {
+            cached(spec, &format!("busybox-vm-{debian_arch}-{RECIPE}.{}", busybox_vm::RECIPE))
+        }
+    };
     if present {
         progress(Progress { percent: Some(100), text: "already built".into() });
         return Ok(files);
     }
-    super::make_folder(&spec.cache_dir)?;
-    super::make_folder(&spec.work_dir)?;
+    let time = super::build_time();
+    let metadata = |kind| metadata(&kernel_arch, debian_arch, time, kind);
+    match spec.kind {
+        InstanceType::Container => {
+            container(spec, &files, time, progress)?;
+            pack::write_meta(&files.meta, &metadata("tar"))?;
+        }
+        InstanceType::VirtualMachine => {
+            let base = BuildSpec { kind: InstanceType::Container, ..spec.clone() };
+            let mut told = |at: Progress| progress(Progress { percent: at.percent.map(|at| at / 10), ..at });
+            let base = busybox(&base, &mut told)?.rootfs.unwrap_or_default();
+            busybox_vm::build(spec, debian_arch, &base, &files, time, progress)?;
+            pack::write_meta(&files.meta, &metadata("disk-kvm.img"))?;
+        }
+    }
+    progress(Progress { percent: Some(100), text: "built".into() });
+    Ok(files)
+}
+
+fn container(
+    spec: &BuildSpec,
+    files: &ImageFiles,
+    time: u64,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(), ImageError> {
     progress(Progress { percent: Some(10), text: "looking for busybox-static".into() });
-    let work = tempfile::Builder::new().prefix("build-").tempdir_in(&spec.work_dir);
-    let work = work.map_err(ImageError::io("create a folder in", &spec.work_dir))?;
+    let work = super::work_folder(spec)?;
     let program = program(work.path()).map_err(failed)?;
     let applets = Exec::new(&program).arg("--list").run().map_err(failed)?;
     let applets = String::from_utf8_lossy(&applets).into_owned();
     let content = fs::read(&program).map_err(ImageError::io("read", &program))?;
 
     progress(Progress { percent: Some(50), text: "packing".into() });
-    let time = super::build_time();
     let rootfs_path = files.rootfs.clone().unwrap_or_default();
     let bytes = rootfs(&content, &applets, time).map_err(ImageError::io("pack", &rootfs_path))?;
     let mut rootfs = pack::temporary(&rootfs_path)?;
     rootfs.write_all(&bytes).map_err(ImageError::io("write", &rootfs_path))?;
-    let metadata = pack::metadata(
-        &kernel_arch,
+    pack::persist(rootfs, &rootfs_path)
+}
+
+fn metadata(kernel_arch: &str, debian_arch: &str, time: u64, kind: &str) -> ImageMetadata {
+    pack::metadata(
+        kernel_arch,
         time,
         &[
             ("architecture", debian_arch),
@@ -92,17 +125,13 @@ pub fn busybox(spec: &BuildSpec, progress: &mut dyn FnMut(Progress)) -> Result<I
             ("name", &format!("busybox-{debian_arch}")),
             ("os", "Busybox"),
             ("release", "1"),
-            ("type", "tar"),
+            ("type", kind),
             ("variant", "default"),
         ],
-    );
-    pack::persist(rootfs, &rootfs_path)?;
-    pack::write_meta(&files.meta, &metadata)?;
-    progress(Progress { percent: Some(100), text: "built".into() });
-    Ok(files)
+    )
 }
 
-fn failed(error: ExecError) -> ImageError {
+pub(super) fn failed(error: ExecError) -> ImageError {
     ImageError::Build { what: "busybox".into(), reason: error.to_string() }
 }
 
@@ -112,11 +141,10 @@ fn program(work: &Path) -> Result<PathBuf, ExecError> {
     if let Some(installed) = list.lines().map(Path::new).find(|path| path.ends_with("bin/busybox") && path.is_file()) {
         return Ok(installed.to_owned());
     }
-    let script = "cd \"$1\" && apt-get -o APT::Sandbox::User=root -q download busybox-static >&2 && \
-                  dpkg-deb -x busybox-static_*.deb root && find root -type f -name busybox";
-    let found =
-        Exec::new("sh").args(["-c", script, "sh"]).arg(work).patience(std::time::Duration::from_secs(120)).run()?;
-    Ok(work.join(String::from_utf8_lossy(&found).lines().next().unwrap_or("root/bin/busybox")))
+    let root = apt::download(&["busybox-static"], work)?;
+    let found = ["bin/busybox", "usr/bin/busybox"].map(|path| root.join(path));
+    let [first, second] = found;
+    Ok(if first.is_file() { first } else { second })
 }
 
 fn rootfs(program: &[u8], applets: &str, time: u64) -> io::Result<Vec<u8>> {

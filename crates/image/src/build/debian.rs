@@ -4,14 +4,16 @@ use std::{
     fs,
     io::{self, BufRead, BufReader, Read, Write},
     os::unix::fs::PermissionsExt,
+    path::Path,
     process::{ChildStdout, Command, Stdio},
     thread::JoinHandle,
 };
 
+use stapes_model::InstanceType;
 use tempfile::NamedTempFile;
 
-use super::{BuildSpec, Progress, apt, cached, pack};
-use crate::{ImageError, ImageFiles};
+use super::{BuildSpec, Progress, apt, cached, debian_vm, pack};
+use crate::{ImageError, ImageFiles, ImageMetadata};
 
 /// Counts up when the recipe below changes, so that no cache serves an older one.
 const RECIPE: u32 = 1;
@@ -48,100 +50,148 @@ pub(super) fn is_suite(name: &str) -> bool {
     RELEASES.iter().any(|(_, suite)| *suite == name) || OTHER_SUITES.contains(&name)
 }
 
-/// Builds a Debian image, or finds it in the cache. Needs root and mmdebstrap; takes some 20 seconds.
-pub fn debian(spec: &BuildSpec, progress: &mut dyn FnMut(Progress)) -> Result<ImageFiles, ImageError> {
-    let asked = spec.release.trim().to_ascii_lowercase();
-    let known = RELEASES.iter().find(|(number, suite)| *number == asked || *suite == asked);
-    let Some((number, suite)) = known else {
-        return Err(ImageError::UnknownRelease { asked: spec.release.clone(), known: debian_releases().join(", ") });
-    };
-    let variant = if spec.variant.is_empty() { "default" } else { &spec.variant };
-    let what = format!("debian:{number}/{variant}");
-    let failed = |reason: String| ImageError::Build { what: what.clone(), reason };
-    if !["default", "cloud"].contains(&variant) {
-        return Err(ImageError::UnknownRelease {
-            asked: format!("{}/{variant}", spec.release),
-            known: "the variants default and cloud".into(),
-        });
+/// One release in one variant for one processor, found to exist.
+pub(super) struct Wanted {
+    pub number: &'static str,
+    pub suite: &'static str,
+    pub variant: &'static str,
+    pub arch: &'static str,
+    kernel_arch: String,
+    /// Lines of a sources.list.
+    lines: Vec<String>,
+}
+
+impl Wanted {
+    fn of(spec: &BuildSpec) -> Result<Self, ImageError> {
+        let asked = spec.release.trim().to_ascii_lowercase();
+        let known = RELEASES.iter().find(|(number, suite)| *number == asked || *suite == asked);
+        let Some((number, suite)) = known else {
+            return Err(ImageError::UnknownRelease {
+                asked: spec.release.clone(),
+                known: debian_releases().join(", "),
+            });
+        };
+        let asked = if spec.variant.is_empty() { "default" } else { &spec.variant };
+        let Some(variant) = ["default", "cloud"].into_iter().find(|variant| *variant == asked) else {
+            return Err(ImageError::UnknownRelease {
+                asked: format!("{}/{asked}", spec.release),
+                known: "the variants default and cloud".into(),
+            });
+        };
+        let (kernel_arch, arch) = super::architecture(spec)?;
+        Ok(Self { number, suite, variant, arch, kernel_arch, lines: apt::Mirrors::of_host().lines(suite) })
     }
-    let (kernel_arch, debian_arch) = super::architecture(spec)?;
-    let (files, present) = cached(spec, &format!("debian-{suite}-{debian_arch}-{variant}-{RECIPE}"));
+
+    pub(super) fn failed(&self, reason: String) -> ImageError {
+        ImageError::Build { what: format!("debian:{}/{}", self.number, self.variant), reason }
+    }
+
+    fn stem(&self) -> String {
+        format!("debian-{}-{}-{}", self.suite, self.arch, self.variant)
+    }
+
+    /// What an image is called, with the day of its packages.
+    pub(super) fn name(&self, time: u64) -> String {
+        format!("{}-{}", self.stem(), serial(time))
+    }
+
+    pub(super) fn metadata(&self, time: u64, kind: &str) -> ImageMetadata {
+        let Self { number, suite, variant, arch, .. } = self;
+        let serial = serial(time);
+        pack::metadata(
+            &self.kernel_arch,
+            time,
+            &[
+                ("architecture", arch),
+                ("description", &format!("Debian {number} ({suite}) {arch} ({serial})")),
+                ("name", &self.name(time)),
+                ("os", "Debian"),
+                ("release", suite),
+                ("serial", &serial),
+                ("type", kind),
+                ("variant", variant),
+                ("version", number),
+            ],
+        )
+    }
+}
+
+/// Builds a Debian image, or finds it in the cache. Needs root and mmdebstrap; takes some 20 seconds, and for a virtual
+/// machine 40 more. The container's image is built on the way to the machine's, and stays in the cache too.
+pub fn debian(spec: &BuildSpec, progress: &mut dyn FnMut(Progress)) -> Result<ImageFiles, ImageError> {
+    let wanted = Wanted::of(spec)?;
+    let (files, present) = match spec.kind {
+        InstanceType::Container => cached(spec, &format!("{}-{RECIPE}", wanted.stem())),
+        InstanceType::VirtualMachine => cached(spec, &format!("{}-vm-{RECIPE}.{}", wanted.stem(), debian_vm::RECIPE)),
+    };
     if present {
         progress(Progress { percent: Some(100), text: "already built".into() });
         return Ok(files);
     }
-    let mirrors = apt::Mirrors::of_host();
-    let lines = mirrors.lines(suite);
-    if lines.is_empty() {
-        return Err(failed(
-            "this host's apt sources name no mirror of Debian; add one to /etc/apt/sources.list.d".into(),
-        ));
+    if wanted.lines.is_empty() {
+        let reason = "this host's apt sources name no mirror of Debian; add one to /etc/apt/sources.list.d";
+        return Err(wanted.failed(reason.into()));
     }
-    super::make_folder(&spec.cache_dir)?;
-    super::make_folder(&spec.work_dir)?;
-    let work = tempfile::Builder::new().prefix("build-").tempdir_in(&spec.work_dir);
-    let work = work.map_err(ImageError::io("create a folder in", &spec.work_dir))?;
-    // apt fetches as the user _apt, who must be able to walk in.
-    fs::set_permissions(work.path(), fs::Permissions::from_mode(0o755))
-        .map_err(ImageError::io("open up", work.path()))?;
-
-    let time = super::build_time();
-    let command = command(suite, debian_arch, variant, &lines, time, work.path())?;
-    let rootfs_path = files.rootfs.clone().unwrap_or_default();
-    let rootfs = run(command, pack::temporary(&rootfs_path)?, progress).map_err(|error| match error {
-        RunError::Missing => ImageError::MissingTool { program: "mmdebstrap", package: "mmdebstrap" },
-        RunError::Failed(reason) => failed(reason),
-    })?;
-    work.close().map_err(ImageError::io("remove the build folder in", &spec.work_dir))?;
-
-    let serial = serial(time);
-    let metadata = pack::metadata(
-        &kernel_arch,
-        time,
-        &[
-            ("architecture", debian_arch),
-            ("description", &format!("Debian {number} ({suite}) {debian_arch} ({serial})")),
-            ("name", &format!("debian-{suite}-{debian_arch}-{variant}-{serial}")),
-            ("os", "Debian"),
-            ("release", suite),
-            ("serial", &serial),
-            ("type", "tar"),
-            ("variant", variant),
-            ("version", number),
-        ],
-    );
-    pack::persist(rootfs, &rootfs_path)?;
-    pack::write_meta(&files.meta, &metadata)?;
+    match spec.kind {
+        InstanceType::Container => container(spec, &wanted, &files, progress)?,
+        InstanceType::VirtualMachine => {
+            debian_vm::require(&wanted)?;
+            // Half of the time each, unless the first half is there already.
+            let base = BuildSpec { kind: InstanceType::Container, ..spec.clone() };
+            let half = |percent: Option<u8>| percent.map(|percent| percent / 2);
+            let mut told = |at: Progress| progress(Progress { percent: half(at.percent), ..at });
+            let base = debian(&base, &mut told)?.rootfs.unwrap_or_default();
+            let mut told = |at: Progress| progress(Progress { percent: half(at.percent).map(|at| at + 50), ..at });
+            debian_vm::build(spec, &wanted, &base, &files, &mut told)?;
+        }
+    }
     progress(Progress { percent: Some(100), text: "built".into() });
     Ok(files)
 }
 
-fn command(
-    suite: &str,
-    arch: &str,
-    variant: &str,
-    lines: &[String],
-    time: u64,
-    work: &std::path::Path,
-) -> Result<Command, ImageError> {
-    let hook = work.join("customize");
-    fs::write(&hook, HOOK).map_err(ImageError::io("write", &hook))?;
-    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).map_err(ImageError::io("make executable", &hook))?;
+fn container(
+    spec: &BuildSpec,
+    wanted: &Wanted,
+    files: &ImageFiles,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(), ImageError> {
+    let work = super::work_folder(spec)?;
+    let time = super::build_time();
     let mut include = PACKAGES.to_owned();
-    if suite != "bullseye" {
+    if wanted.suite != "bullseye" {
         // Part of the package systemd until then.
         include.push_str(",systemd-resolved");
     }
-    if variant == "cloud" {
+    if wanted.variant == "cloud" {
         include.push_str(",cloud-init");
     }
+    let hook = put_hook(work.path(), "customize", HOOK)?;
+    let mut command = mmdebstrap(wanted, &include, time, work.path());
+    command.args(["--variant=apt", "--format=tar"]).arg(format!("--customize-hook={hook}"));
+    let rootfs_path = files.rootfs.clone().unwrap_or_default();
+    let output = Some(pack::temporary(&rootfs_path)?);
+    let rootfs = run(with_sources(&mut command, wanted, "-"), STEPS, output, wanted, progress)?;
+    work.close().map_err(ImageError::io("remove the build folder in", &spec.work_dir))?;
+    rootfs.map_or(Ok(()), |rootfs| pack::persist(rootfs, &rootfs_path))?;
+    pack::write_meta(&files.meta, &wanted.metadata(time, "tar"))
+}
+
+/// Writes a script that mmdebstrap shall run with the root as its argument.
+pub(super) fn put_hook(work: &Path, name: &str, script: &str) -> Result<String, ImageError> {
+    let hook = work.join(name);
+    fs::write(&hook, script).map_err(ImageError::io("write", &hook))?;
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).map_err(ImageError::io("make executable", &hook))?;
+    Ok(hook.display().to_string())
+}
+
+/// mmdebstrap with what all builds share; variant, format and hooks are the caller's, and then [`with_sources`].
+pub(super) fn mmdebstrap(wanted: &Wanted, include: &str, time: u64, work: &Path) -> Command {
     // In a pid namespace that ends with its first process, and that with this daemon: apt, dpkg and the scripts of packages
     // would go on for long.
     let mut command = Command::new("unshare");
     stapes_sys::exec::die_with_parent(&mut command)
-        .args(["--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc", "--", "mmdebstrap"])
-        .args(["--mode=root", "--variant=apt", "--format=tar"])
-        .arg(format!("--architectures={arch}"))
+        .args(["--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc", "--", "mmdebstrap", "--mode=root"])
+        .arg(format!("--architectures={}", wanted.arch))
         .arg(format!("--include={include}"));
     for folder in ["man", "doc", "locale", "info", "lintian", "bug"] {
         command.arg(format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
@@ -157,38 +207,42 @@ fn command(
         }
     }
     command
-        .arg(format!("--customize-hook={}", hook.display()))
-        .arg(suite)
-        .arg("-")
-        .args(lines)
         .env("LC_ALL", "C.UTF-8")
         .env("SOURCE_DATE_EPOCH", time.to_string())
         .env("TMPDIR", work)
         .env("STAPES_APT_PROXY", lasting)
-        .env("STAPES_SUITE", suite);
-    Ok(command)
+        .env("STAPES_SUITE", wanted.suite);
+    command
 }
 
-enum RunError {
-    Missing,
-    Failed(String),
+/// The end of mmdebstrap's command line: what to build, where to, and from where.
+pub(super) fn with_sources<'a>(
+    command: &'a mut Command,
+    wanted: &Wanted,
+    target: impl AsRef<std::ffi::OsStr>,
+) -> &'a mut Command {
+    command.arg(wanted.suite).arg(target).args(&wanted.lines)
 }
 
 /// Runs mmdebstrap: its archive is compressed on one thread as it comes, its talk becomes progress on this one.
-fn run(
-    mut command: Command,
-    output: NamedTempFile,
+pub(super) fn run(
+    command: &mut Command,
+    steps: &[(&str, u8, &str)],
+    output: Option<NamedTempFile>,
+    wanted: &Wanted,
     progress: &mut dyn FnMut(Progress),
-) -> Result<NamedTempFile, RunError> {
-    let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = spawned.map_err(|error| RunError::Failed(format!("mmdebstrap could not be run: {error}")))?;
-    let packer = child.stdout.take().map(|archive| compress(archive, output));
+) -> Result<Option<NamedTempFile>, ImageError> {
+    let failed = |reason: String| wanted.failed(reason);
+    let stdout = if output.is_some() { Stdio::piped() } else { Stdio::null() };
+    let spawned = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn();
+    let mut child = spawned.map_err(|error| failed(format!("mmdebstrap could not be run: {error}")))?;
+    let packer = child.stdout.take().zip(output).map(|(archive, output)| compress(archive, output));
     let mut errors = Vec::new();
     if let Some(stderr) = child.stderr.take() {
         // Progress bars rewrite their line with a carriage return.
         for piece in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
             for line in String::from_utf8_lossy(&piece).split('\r').map(str::trim) {
-                if let Some((_, percent, text)) = STEPS.iter().find(|(step, ..)| line.contains(step)) {
+                if let Some((_, percent, text)) = steps.iter().find(|(step, ..)| line.contains(step)) {
                     progress(Progress { percent: Some(*percent), text: (*text).into() });
                 } else if line.starts_with("E:") || line.starts_with("W:") || line.contains("rror") {
                     errors.push(line.to_owned());
@@ -196,20 +250,21 @@ fn run(
             }
         }
     }
-    let status = child.wait().map_err(|error| RunError::Failed(error.to_string()))?;
-    let packed = packer.and_then(|packer| packer.join().ok());
+    let status = child.wait().map_err(|error| failed(error.to_string()))?;
+    let packed = packer.map(|packer| packer.join());
     // As unshare and shells say that there is no such program.
     if status.code() == Some(127) {
-        return Err(RunError::Missing);
+        return Err(ImageError::MissingTool { program: "mmdebstrap", package: "mmdebstrap" });
     }
     if !status.success() {
         let from = errors.len().saturating_sub(5);
-        return Err(RunError::Failed(format!("mmdebstrap failed ({status}): {}", errors[from..].join("; "))));
+        return Err(failed(format!("mmdebstrap failed ({status}): {}", errors[from..].join("; "))));
     }
     match packed {
-        Some(Ok(file)) => Ok(file),
-        Some(Err(error)) => Err(RunError::Failed(format!("its archive could not be written: {error}"))),
-        None => Err(RunError::Failed("its archive could not be written".into())),
+        None => Ok(None),
+        Some(Ok(Ok(file))) => Ok(Some(file)),
+        Some(Ok(Err(error))) => Err(failed(format!("its archive could not be written: {error}"))),
+        Some(Err(_)) => Err(failed("its archive could not be written".into())),
     }
 }
 
@@ -253,6 +308,7 @@ mod tests {
         let spec = BuildSpec {
             release: "99".into(),
             arch: String::new(),
+            kind: InstanceType::Container,
             variant: String::new(),
             cache_dir: "/nonexistent".into(),
             work_dir: "/nonexistent".into(),
