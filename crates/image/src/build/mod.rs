@@ -6,7 +6,7 @@
 //! squashfs would need.
 //!
 //! A virtual machine's image is `meta.tar.xz` and `disk.qcow2`: the container's root with a kernel and a boot loader
-//! beside it, so that both types run the same system. Its disk is made of files alone; see [`disk`].
+//! beside it, so that both types run the same system. Its disk is made of files alone; see `disk.rs`.
 
 mod apt;
 mod busybox;
