@@ -8,10 +8,10 @@ use std::{
 
 use crate::ImageError;
 
-const SETUP: &str = include_str!("guest/stapes-agent-setup");
-const SERVICE: &str = include_str!("guest/stapes-agent.service");
-const RULES: &str = include_str!("guest/99-stapes-agent.rules");
-const INITTAB: &str = include_str!("guest/stapes-agent.inittab");
+const SETUP: &str = include_str!("../../../agent/guest/stapes-agent-setup");
+const SERVICE: &str = include_str!("../../../agent/guest/stapes-agent.service");
+const RULES: &str = include_str!("../../../agent/guest/99-stapes-agent.rules");
+const INITTAB: &str = include_str!("../../../agent/guest/stapes-agent.inittab");
 
 /// Puts the loader where systemd and udev find it.
 pub(super) fn install_systemd(root: &Path) -> Result<(), ImageError> {
