@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn an_installation_has_its_programs_units_and_documents_in_place() {
         let (bin, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        for name in ["stapes", "stapesd", "stapes-shim"] {
+        for name in ["stapes", "stapesd", "stapes-shim", "stapes-agent"] {
             // What `stapes` prints or writes is its own tests' matter.
             fs::write(bin.path().join(name), "#!/bin/sh\necho \"$@\"\n").unwrap();
             fs::set_permissions(bin.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();
@@ -149,7 +149,9 @@ mod tests {
         lay_out(bin.path(), to.path(), Path::new("/opt/s")).unwrap();
         let read = |name: &str| fs::read_to_string(to.path().join(name)).unwrap();
         let mode = |name: &str| fs::metadata(to.path().join(name)).unwrap().permissions().mode() & 0o777;
-        for name in ["bin/stapes", "libexec/stapes/stapesd", "libexec/stapes/stapes-shim"] {
+        for name in
+            ["bin/stapes", "libexec/stapes/stapesd", "libexec/stapes/stapes-shim", "libexec/stapes/stapes-agent"]
+        {
             assert_eq!(mode(name), 0o755, "{name}");
         }
         assert!(read("lib/systemd/system/stapes.service").contains("ExecStart=/opt/s/libexec/stapes/stapesd\n"));

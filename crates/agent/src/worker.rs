@@ -38,6 +38,7 @@ struct Handles {
 #[derive(Debug)]
 struct Worker {
     root: OwnedFd,
+    turn: Mutex<()>,
     handles: Mutex<Handles>,
 }
 
@@ -51,7 +52,11 @@ fn serve(socket: &OwnedFd) -> io::Result<()> {
     process::close_all_but(&[socket.as_raw_fd()])?;
     let _ = rustix::process::umask(Mode::empty());
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let worker = Worker { root: rustix::fs::openat(CWD, "/", flags, Mode::empty())?, handles: Mutex::default() };
+    let worker = Worker {
+        root: rustix::fs::openat(CWD, "/", flags, Mode::empty())?,
+        turn: Mutex::default(),
+        handles: Mutex::default(),
+    };
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || worker.serve(socket))?;
@@ -71,9 +76,14 @@ fn bad_handle(handle: u64) -> Failure {
 }
 
 impl Worker {
-    /// The kernel gives each message to one of the threads that wait.
+    /// One thread waits for the next message and the others for their turn: to receive is to look at a message's size and
+    /// then to take it, and in between another thread could take it away.
     fn serve(&self, socket: &OwnedFd) {
-        while let Ok(Some(message)) = socket::receive(socket.as_fd(), LONGEST, true) {
+        let next = || {
+            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            socket::receive(socket.as_fd(), LONGEST, true)
+        };
+        while let Ok(Some(message)) = next() {
             let Some(parcel) = Parcel::unpack(&message.bytes) else { continue };
             let Ok((id, request)) = serde_json::from_slice(&parcel.json) else { continue };
             let (reply, bytes) = match self.perform(request, parcel.bytes) {

@@ -122,7 +122,7 @@ pub fn send_stream(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>])
 }
 
 /// Receives one whole message of at most `limit` bytes (`EMSGSIZE` beyond), blocking unless `wait` is false
-/// (`WouldBlock`). `None`: the other end closed.
+/// (`WouldBlock`). `None`: the other end closed. Not for two threads on one socket: see the two steps.
 pub fn receive(socket: BorrowedFd<'_>, limit: usize, wait: bool) -> io::Result<Option<Datagram>> {
     let patience = if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
     let size = loop {
