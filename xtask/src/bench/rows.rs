@@ -64,6 +64,10 @@ fn remove(api: &Api, name: &str) -> Result<()> {
     api.operation("DELETE", &format!("/1.0/instances/{name}"), &Value::Null).map(drop)
 }
 
+/// By then a busybox guest has its address. Killed before, its DHCP client closes a packet socket, for which the kernel
+/// waits for an RCU grace period (packet_release, some 40 ms) before anybody's kill is over.
+const BOOTED: Duration = Duration::from_secs(1);
+
 /// A pause between rounds: on an idle kernel some paths are slower, and that is how people use it.
 fn settle() {
     thread::sleep(Duration::from_millis(60));
@@ -80,7 +84,7 @@ fn start_and_stop(subject: &Subject, options: &Options) -> Result<Vec<(Row, Opti
         creates.push(ms(|| create(&subject.api, &name))?);
         settle();
         starts.push(ms(|| start(&subject.api, &name))?);
-        settle();
+        thread::sleep(BOOTED);
         stops.push(ms(|| output(&mut subject.command(&["stop", &name, "--force"])).map(drop))?);
         remove(&subject.api, &name)?;
     }

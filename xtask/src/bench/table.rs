@@ -66,7 +66,7 @@ impl Row {
             Self::CreateStopped => less("create from a cached image, API (floor: the clone alone)", "ms", None),
             Self::Launch => less("launch from a cached image, CLI returns", "ms", Some(12.0)),
             Self::DebianBeyondBoot => less("launch Debian, beyond systemd's own boot time", "ms", Some(30.0)),
-            Self::ForceStop => less("force stop, CLI returns (floor: kill and reap)", "ms", Some(15.0)),
+            Self::ForceStop => less("force stop of a booted one, CLI returns (floor: kill and reap)", "ms", Some(15.0)),
             Self::DeleteStopped => less("delete a stopped one, CLI returns", "ms", Some(10.0)),
             Self::ExecCli => less("exec true, CLI", "ms", Some(5.0)),
             Self::ExecApi => less("exec true, API", "ms", Some(2.0)),
