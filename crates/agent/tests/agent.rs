@@ -318,11 +318,9 @@ fn open_files_are_counted_and_closed() {
 
 #[test]
 fn a_stalled_file_system_stops_nothing_else() {
-    let Some(_) = host_with(&[Need::Root, Need::Tool("unshare")]) else { return };
-    if !std::path::Path::new("/dev/fuse").exists() {
-        println!("SKIP: agent::a_stalled_file_system_stops_nothing_else: needs /dev/fuse");
+    let Some(_) = host_with(&[Need::Root, Need::Tool("unshare"), Need::File("/dev/fuse", "a kernel with FUSE")]) else {
         return;
-    }
+    };
     let guest = Guest::start_by(&["unshare", "--mount"]);
     let mut host = guest.connect();
     let stalled = guest.path("stalled");

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FileAnswer, FileOp, IdRange, Launch, ResourceLimit, Start};
+use crate::{FileAnswer, FileOp, IdRange, ResourceLimit, Start};
 
 /// What the daemon asks a shim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,8 +15,6 @@ pub enum Request {
     /// Starts the container; answers [`Reply::Status`] once init's first instruction runs, with the descriptors of
     /// [`Request::Duplicates`]. Descriptors: see [`crate::CgroupView`].
     Start(Box<Start>),
-    /// Starts a program as the instance; answers as [`Request::Start`] does, once it was executed.
-    Launch(Box<Launch>),
     /// Takes over a container whose shim died. Descriptors: pidfd of init, console master, then as for `Start`.
     Takeover(Box<Takeover>),
     Status,

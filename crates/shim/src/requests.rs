@@ -60,7 +60,6 @@ impl Shim {
                 Err(error) => Err(other("join the control groups", error)),
             },
             Request::Start(plan) => self.start(*plan, fds),
-            Request::Launch(_) => Err(Failure::new(FailureKind::Unsupported, "not yet")),
             Request::Takeover(takeover) => self.take_over(*takeover, fds),
             Request::Status => now(Reply::Status(self.held()?.status.clone())),
             Request::Duplicates => self.duplicates(),
