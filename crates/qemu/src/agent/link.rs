@@ -528,8 +528,6 @@ mod tests {
                     },
                     Frame::Data { stream: from, bytes } => {
                         let to = StreamId::new(from.exec(), StreamKind::Output);
-                        let credit = Frame::Credit { stream: from, bytes: bytes.len() as u32 };
-                        let _ = stream.write_all(&credit.to_bytes());
                         let _ = stream.write_all(&Frame::Data { stream: to, bytes }.to_bytes());
                     }
                     Frame::End { stream: from } => {
@@ -539,6 +537,11 @@ mod tests {
                         }
                         let event = Event::ExecExited { exec: from.exec(), status: ExitStatus::Code(3) };
                         say(&mut stream, &GuestMessage::Event(event));
+                    }
+                    // It takes no more than it may give back: its one window is that of its output.
+                    Frame::Credit { stream: from, bytes } if from.kind() == Some(StreamKind::Output) => {
+                        let credit = Frame::Credit { stream: StreamId::new(from.exec(), StreamKind::Input), bytes };
+                        let _ = stream.write_all(&credit.to_bytes());
                     }
                     Frame::Credit { .. } => {}
                 }
