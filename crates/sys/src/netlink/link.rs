@@ -23,6 +23,8 @@ const IFLA_STATS64: u16 = 23;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_TARGET_NETNSID: u16 = 46;
 
@@ -169,8 +171,15 @@ impl Netlink {
         if let Some(mtu) = veth.mtu {
             request.attr_u32(IFLA_MTU, mtu);
         }
+        // What a pair uses unless told otherwise; but without these the kernel makes a queue for each processor and then
+        // waits, for each end, for a grace period to take them away again.
+        let one_queue = |request: &mut Request| {
+            request.attr_u32(IFLA_NUM_TX_QUEUES, 1).attr_u32(IFLA_NUM_RX_QUEUES, 1);
+        };
+        one_queue(request);
         let peer = |request: &mut Request| {
             request.raw(&header(index, 0, 0));
+            one_queue(request);
             request.attr_str(IFLA_IFNAME, veth.guest_name).attr(IFLA_ADDRESS, &veth.guest_mac);
             if let Some(mtu) = veth.mtu {
                 request.attr_u32(IFLA_MTU, mtu);
