@@ -13,9 +13,9 @@ use stapes_model::Limits;
 
 use crate::{CgroupError, Cgroups, DEFAULT_DEVICES, Group, group::remove_nested, knob, limits::Home};
 
-/// Memory (page cache of its last guest that the kernel does not let go of) with which a group may still be reused:
-/// the next instance would be told of it as its own.
-const LEFT_OVER_BYTES: u64 = 1 << 20;
+/// Memory (page cache of its last guest) with which a group may still be reused: the next instance is told of it as its
+/// own.
+const LEFT_OVER_BYTES: u64 = 4 << 20;
 
 /// Counters that are set back by a write, by controller, and what to write.
 const RESETTABLE: [(&str, &str, &str); 6] = [
@@ -54,10 +54,9 @@ impl Cgroups {
 }
 
 impl Group {
-    /// Takes away all that the last instance left in v1 groups: limits, device rules, modes, memory, counters.
+    /// Takes away all that the last instance left in v1 groups: limits, device rules, modes, counters.
     ///
-    /// Fails with [`Used`](CgroupError::Used) where something cannot be undone. May take as long as the kernel needs to
-    /// drop page cache. Not for groups of a privileged instance, whose root could write any file of the payload.
+    /// Fails with [`Used`](CgroupError::Used) where something cannot be undone. Not for groups of a privileged instance, whose root could write any file of the payload.
     pub fn renew(&self) -> Result<(), CgroupError> {
         if let Some(Home::V1(_)) = self.home("freezer") {
             self.thaw()?;
@@ -69,7 +68,7 @@ impl Group {
         for home in &self.homes.v1 {
             disown(&self.v1_payload(&home.dir))?;
         }
-        self.drop_memory()?;
+        self.check_memory()?;
         for dir in [self.name().to_owned(), format!("{}/payload", self.name())] {
             let file = |controller: &str, file: &str| {
                 let home = self.homes.v1.iter().find(|home| home.controllers.iter().any(|one| one == controller));
@@ -94,18 +93,10 @@ impl Group {
         Ok(())
     }
 
-    fn drop_memory(&self) -> Result<(), CgroupError> {
+    /// Page cache stays: most of it is of files that the same instance will read again at its next start.
+    fn check_memory(&self) -> Result<(), CgroupError> {
         let Some(Home::V1(base)) = self.home("memory") else { return Ok(()) };
-        let left = || knob::read_number(&base.join("memory.usage_in_bytes")).unwrap_or(0);
-        if left() <= LEFT_OVER_BYTES {
-            return Ok(());
-        }
-        // A limit makes the kernel drop as much as is needed; `memory.force_empty` would go on for the parked process's
-        // own pages, for milliseconds.
-        let limit = base.join("memory.limit_in_bytes");
-        let _ = knob::write(&limit, &LEFT_OVER_BYTES.to_string());
-        knob::write(&limit, "-1")?;
-        match left() {
+        match knob::read_number(&base.join("memory.usage_in_bytes")).unwrap_or(0) {
             bytes if bytes <= LEFT_OVER_BYTES => Ok(()),
             bytes => Err(CgroupError::Used { group: self.name().to_owned(), left: format!("{bytes} bytes of memory") }),
         }
