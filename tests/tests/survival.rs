@@ -156,6 +156,29 @@ fn a_killed_nursery_is_replaced_with_its_services() {
     daemon.finish();
 }
 
+#[test]
+fn a_nursery_whose_embryo_was_killed_forks_shims_all_the_same() {
+    let Some(_host) = host_with(NEEDS) else { return };
+    let daemon = Daemon::start();
+    daemon.launch("c1");
+    let said = |script: &str| daemon.on_host(&["sh", "-c", script]).stdout.trim().to_owned();
+    let nursery = said("grep -lx stapes-nursery /proc/[0-9]*/comm | cut -d/ -f3");
+    let embryos = || {
+        said(&format!(
+            "grep -lx 'PPid:\t{nursery}' $(grep -lx 'Name:\tstapes-embryo' /proc/[0-9]*/status) | cut -d/ -f3"
+        ))
+    };
+    let before: i64 = embryos().parse().unwrap();
+    daemon.kill_inside(before);
+    // More than the spares that were made before.
+    for number in 2..8 {
+        daemon.launch(&format!("c{number}"));
+    }
+    assert_ne!(embryos(), before.to_string());
+    assert_eq!(said("grep -lx stapes-nursery /proc/[0-9]*/comm | cut -d/ -f3"), nursery, "the nursery is the same");
+    daemon.finish();
+}
+
 /// Kills the daemon at arbitrary moments of a busy life, and looks for what was lost or left.
 #[test]
 fn a_daemon_killed_in_the_middle_of_work_leaves_a_consistent_host() {

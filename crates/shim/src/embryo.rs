@@ -6,6 +6,9 @@
 //! next one, so that in the long run nothing joins. Its commands are a few bytes by hand instead of JSON: it touches as
 //! little memory as it can, because there is one for each instance.
 //!
+//! The nursery keeps one too, which joins nothing and clones shims: memory that it never writes is shared by all of them,
+//! while the nursery's changes from one fork to the next.
+//!
 //! It sits in the guest's own groups of version 1, whose files list only processes that the reader's pid namespace has:
 //! the guest does not see it and cannot move it.
 
@@ -20,13 +23,16 @@ use stapes_sys::{
     socket,
 };
 
-use crate::{exec, init};
+use crate::{exec, init, shim};
 
 const INIT: u8 = b'I';
 const EXEC: u8 = b'X';
 const ENTER: u8 = b'N';
 const LEAVE: u8 = b'L';
+const SHIM: u8 = b'S';
 const HEAD: usize = 32;
+/// The ticket of a birth that is waited for; 0 is the embryo's own word.
+const TOLD: u64 = 1;
 
 /// Descriptors that come with a command, in the order in which they were sent.
 type Fds = [Option<OwnedFd>; socket::FEW_DESCRIPTORS];
@@ -127,6 +133,11 @@ impl Embryo {
         socket::send(self.socket.as_fd(), &head(EXEC, v2.is_some(), ticket, 0, 0), &fds, false)
     }
 
+    /// Clones a shim, which serves `control`; it reads the files that its own embryo joins from `join`, a line each.
+    pub fn clone_shim(&self, control: BorrowedFd<'_>, join: BorrowedFd<'_>) -> io::Result<()> {
+        socket::send(self.socket.as_fd(), &head(SHIM, false, TOLD, 0, 0), &[control, join], false)
+    }
+
     /// The next birth; `None` when the embryo is gone.
     pub fn next_born(&self, wait: bool) -> io::Result<Option<Born>> {
         let Some(mut datagram) = socket::receive(self.socket.as_fd(), 64, wait)? else { return Ok(None) };
@@ -156,6 +167,7 @@ fn run(socket: &OwnedFd, join: &[String]) -> ! {
         let result = match bytes[0] {
             INIT => serve_init(&bytes, fds),
             EXEC => serve_exec(&bytes, fds),
+            SHIM => serve_shim(fds),
             ENTER => {
                 if let Some(init) = &fds[0] {
                     let _ = namespace::setns(init.as_fd(), namespace::NEWPID);
@@ -220,6 +232,20 @@ fn serve_init(bytes: &[u8], [channel, v2, ..]: Fds) -> io::Result<(i32, OwnedFd)
     match cloned? {
         Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
         Cloned::Child => process::exit_now(1),
+    }
+}
+
+fn serve_shim([control, join, ..]: Fds) -> io::Result<(i32, OwnedFd)> {
+    let (Some(control), Some(join)) = (control, join) else { return Err(io::ErrorKind::InvalidInput.into()) };
+    match process::clone3(&CloneSpec { flags: namespace::CLONE_PARENT, cgroup: None })? {
+        Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+        Cloned::Child => {
+            let _ = process::close_all_but(&[control.as_raw_fd(), join.as_raw_fd()]);
+            let _ = rustix::process::setsid();
+            let text = io::read_to_string(std::fs::File::from(join)).unwrap_or_default();
+            let join: Vec<String> = text.lines().map(str::to_owned).collect();
+            shim::run(control, &join)
+        }
     }
 }
 

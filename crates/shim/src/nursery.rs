@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    io::{self, Write},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::MetadataExt,
@@ -21,13 +21,7 @@ use stapes_sys::{
     socket,
 };
 
-use crate::{
-    files,
-    helpers::Helpers,
-    services::Services,
-    shim::{self, FILE_PATIENCE},
-    wire,
-};
+use crate::{embryo::Embryo, files, helpers::Helpers, services::Services, shim::FILE_PATIENCE, wire};
 
 /// Listens, then goes into the background; returns in the process that was started, once connections are taken.
 pub fn start(run_dir: &Path) -> io::Result<()> {
@@ -74,15 +68,42 @@ struct Nursery {
     connections: BTreeMap<i32, OwnedFd>,
     services: Services,
     helpers: Helpers,
+    /// Clones shims.
+    embryo: Embryo,
     build: String,
     leave: bool,
 }
 
 impl Nursery {
     fn new(dir: OwnedFd, listener: OwnedFd) -> io::Result<Self> {
+        // Before this process has work of its own in its memory.
+        let embryo = ready_embryo()?;
         let signals = process::signal_fd(&[17])?;
         let (connections, services, helpers) = (BTreeMap::new(), Services::default(), Helpers::default());
-        Ok(Self { dir, listener, signals, connections, services, helpers, build: build(), leave: false })
+        Ok(Self { dir, listener, signals, connections, services, helpers, embryo, build: build(), leave: false })
+    }
+
+    /// A new shim, by the embryo; one that is gone is replaced.
+    fn fork_shim(&mut self, fds: Vec<OwnedFd>, join: &[String]) -> io::Result<i32> {
+        let [control] = <[OwnedFd; 1]>::try_from(fds).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        match self.clone_shim(control.as_fd(), join) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.embryo = ready_embryo()?;
+                self.clone_shim(control.as_fd(), join)
+            }
+            done => done,
+        }
+    }
+
+    fn clone_shim(&self, control: BorrowedFd<'_>, join: &[String]) -> io::Result<i32> {
+        let (read, mut write) = io::pipe()?;
+        self.embryo.clone_shim(control, read.as_fd())?;
+        drop(read);
+        // A page or two: a pipe takes them without a reader.
+        write.write_all(join.join("\n").as_bytes())?;
+        drop(write);
+        let born = self.embryo.next_born(true)?.ok_or(io::ErrorKind::BrokenPipe)?;
+        born.child.map(|(pid, _)| pid)
     }
 
     fn run(mut self) {
@@ -158,7 +179,7 @@ impl Nursery {
             NurseryRequest::Hello { .. } => {
                 NurseryReply::Hello { version: VERSION, build: self.build.clone(), pid: std::process::id() }
             }
-            NurseryRequest::Fork { join } => NurseryReply::Pid(fork_shim(fds, &join).map_err(other)? as u32),
+            NurseryRequest::Fork { join } => NurseryReply::Pid(self.fork_shim(fds, &join).map_err(other)? as u32),
             NurseryRequest::EnsureService { name, argv } => {
                 NurseryReply::Pid(self.services.ensure(&name, &argv).map_err(|error| Failure {
                     errno: error.raw_os_error().unwrap_or(0),
@@ -188,17 +209,10 @@ impl Nursery {
     }
 }
 
-/// The new shim shares nothing with the nursery but the program's pages.
-fn fork_shim(fds: Vec<OwnedFd>, join: &[String]) -> io::Result<i32> {
-    let [control] = <[OwnedFd; 1]>::try_from(fds).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    match process::fork()? {
-        Forked::Parent { pid } => Ok(pid),
-        Forked::Child => {
-            let _ = process::close_all_but(&[control.as_raw_fd()]);
-            let _ = rustix::process::setsid();
-            shim::run(control, join)
-        }
-    }
+fn ready_embryo() -> io::Result<Embryo> {
+    let embryo = Embryo::fork(&[])?;
+    embryo.wait_ready()?;
+    Ok(embryo)
 }
 
 /// Whether a mount of `directory` can be idmapped. Nothing is mounted anywhere.
