@@ -50,6 +50,10 @@ pub const TARGETS: &[Target] = &[
         b"{\"request\":{\"id\":2,\"request\":{\"file\":{\"op\":{\"read\":{\"path\":\"/etc\"}}}}}}\n{\"request\":{\"id\":3,\"request\":{\"dance\":1}}}",
         b"{\"hello\":{\"version\":1,\"nonce\":\"00112233445566778899aabbccddeeff\"}}\n{\"prove\":{\"proof\":\"00\"}}",
     ]),
+    target("container_program", stapes_container::fuzzing::read_links, &[
+        // One library, one run path, a loader.
+        b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0>\0\x01\0\0\0\0\0\0\0\0\0\0\0@\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0@\08\0\x03\0\0\0\0\0\0\0\x03\0\0\0\x04\0\0\0\xe8\0\0\0\0\0\0\0\xe8\0\0\0\0\0\0\0\xe8\0\0\0\0\0\0\0\x0d\0\0\0\0\0\0\0\x0d\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x01\0\0\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0i\x01\0\0\0\0\0\0i\x01\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x02\0\0\0\x04\0\0\0\xf8\0\0\0\0\0\0\0\xf8\0\0\0\0\0\0\0\xf8\0\0\0\0\0\0\0P\0\0\0\0\0\0\0P\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0/lib64/ld.so\0\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x1d\0\0\0\0\0\0\0\x0b\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0H\x01\0\0\0\0\0\0\n\0\0\0\0\0\0\0!\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0libc.so.6\0/opt/x:$ORIGIN/../lib\0",
+    ]),
     target("daemon_multipart", daemon_multipart, &[
         b"--XyZ\r\nContent-Disposition: form-data; name=\"rootfs\"; filename=\"a.squashfs\"\r\nX: y\r\n\r\nbytes\r\n--Xy\r\n--XyZ--\r\n",
     ]),

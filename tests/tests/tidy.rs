@@ -74,7 +74,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("testkit", &["sys", "client"]),
     // The libraries whose parsers of foreign bytes the fuzz targets feed; see tests/fuzz_smoke.rs.
-    ("tests", &["testkit", "client", "api", "sys", "model", "image", "network", "device", "shim-api", "agent-api"]),
+    (
+        "tests",
+        &[
+            "testkit",
+            "client",
+            "api",
+            "sys",
+            "model",
+            "image",
+            "network",
+            "device",
+            "container",
+            "shim-api",
+            "agent-api",
+        ],
+    ),
     ("xtask", &["testkit"]),
 ];
 

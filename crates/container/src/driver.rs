@@ -19,6 +19,7 @@ use stapes_shim_api::{
 use stapes_sys::{process, socket};
 
 use crate::{
+    ahead::ReadAhead,
     convert,
     lsm::{LsmError, Modules},
     nursery::Nursery,
@@ -53,6 +54,7 @@ pub struct Settings {
 /// Makes containers run.
 pub struct ContainerDriver {
     inner: Arc<Inner>,
+    ahead: ReadAhead,
 }
 
 pub(crate) struct Inner {
@@ -87,7 +89,7 @@ impl ContainerDriver {
             mapping: Mutex::default(),
             kernel: kernel_features(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), ahead: ReadAhead::new() })
     }
 
     /// Spare shims that are ready now.
@@ -363,6 +365,10 @@ fn v2_directories(group: &Group) -> io::Result<Vec<OwnedFd>> {
 impl Driver for ContainerDriver {
     fn kind(&self) -> InstanceType {
         InstanceType::Container
+    }
+
+    fn expect(&self, root: &Path, likeness: &str) {
+        self.ahead.begin(root, likeness);
     }
 
     fn start(&self, plan: &Plan) -> Result<Arc<dyn Running>, DriverError> {

@@ -11,6 +11,7 @@ pub mod lsm;
 pub mod masks;
 pub mod seccomp;
 
+mod ahead;
 mod convert;
 mod driver;
 mod nursery;
@@ -22,3 +23,9 @@ mod warm;
 mod wire;
 
 pub use driver::{ContainerDriver, Settings};
+
+/// Entrances for fuzz targets: whatever the bytes are, these return.
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::ahead::read_links;
+}

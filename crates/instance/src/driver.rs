@@ -15,6 +15,10 @@ use crate::{DriverError, FileReply, FileRequest, Plan};
 pub trait Driver: Send + Sync {
     fn kind(&self) -> InstanceType;
 
+    /// A hint that an instance with this root will be started in a moment; returns at once. Roots of one `likeness` (an
+    /// image's fingerprint) are alike. May be left out, and repeated.
+    fn expect(&self, _root: &Path, _likeness: &str) {}
+
     /// Starts init (or the machine) and returns once its first instruction runs, or says which step failed; then
     /// nothing is left behind. Starting an id that runs already fails.
     fn start(&self, plan: &Plan) -> Result<Arc<dyn Running>, DriverError>;

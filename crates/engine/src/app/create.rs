@@ -133,7 +133,8 @@ impl Engine {
         }
         let engine = Arc::clone(self);
         let task = operation.clone();
-        let record = self.lanes.fast(move || engine.make(&task, record, image.as_ref())).await?;
+        let start = request.start;
+        let record = self.lanes.fast(move || engine.make(&task, record, image.as_ref(), start)).await?;
         if request.start {
             self.start_held(operation, &record.project, &record.name, request.requestor.as_ref()).await?;
         }
@@ -147,11 +148,16 @@ impl Engine {
         operation: &Operation,
         mut record: records::Instance,
         image: Option<&Stored<records::Image>>,
+        start: bool,
     ) -> Result<records::Instance> {
         let reservation = self.assign(&mut record)?;
         let intent = Intent { id: record.id, pool: &record.pool, project: &record.project, name: &record.name };
         operation.intent("create", &intent, true)?;
-        let made = self.make_volume(&record, image).and_then(|()| {
+        let made = self.clone_root(&record, image).and_then(|()| {
+            if start {
+                self.expect_start(&record);
+            }
+            self.furnish(&record)?;
             operation.step("volume", false)?;
             self.commit_new(&record, &reservation)?;
             operation.step("record", false)
@@ -209,7 +215,7 @@ impl Engine {
         self.ids.find(size, &taken)
     }
 
-    fn make_volume(&self, record: &records::Instance, image: Option<&Stored<records::Image>>) -> Result<()> {
+    fn clone_root(&self, record: &records::Instance, image: Option<&Stored<records::Image>>) -> Result<()> {
         let pool = self.pool(&record.pool)?;
         let volume = VolumeRef::instance(&record.id);
         match image {
@@ -222,6 +228,10 @@ impl Engine {
                     .map_err(|error| Error::failed(format!("failed to make {}", rootfs.display()), error))?;
             }
         }
+        Ok(())
+    }
+
+    fn furnish(&self, record: &records::Instance) -> Result<()> {
         self.change_quota(record, &Expanded::default(), &self.expanded(record))?;
         self.apply_templates(record, Trigger::Create)
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use stapes_instance::{DriverError, FileReply, FileRequest, WriteMode, require};
 use stapes_model::{InstanceName, ProjectName};
-use stapes_storage::VolumeRef;
 
+use super::plan::root_of;
 use crate::{Engine, Error, Result};
 
 impl Engine {
@@ -23,7 +23,7 @@ impl Engine {
             if let Some(live) = engine.live.get(&instance.id) {
                 return Ok(live.running.file(request)?);
             }
-            let root = engine.pool(&instance.pool)?.volume_path(&VolumeRef::instance(&instance.id)).join("rootfs");
+            let root = root_of(engine.pool(&instance.pool)?.as_ref(), &instance);
             Ok(engine.driver(instance.kind)?.files_offline(&root, request)?)
         };
         let work = move || {

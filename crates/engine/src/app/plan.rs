@@ -1,15 +1,24 @@
 //! From an instance's record to the plan that its driver starts.
 
-use std::{io, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use stapes_device::NodeStat;
 use stapes_instance::{Plan, Security};
 use stapes_model::IdMap;
-use stapes_storage::VolumeRef;
+use stapes_storage::{Pool, VolumeRef};
 
 use crate::{Engine, Error, Result, records};
 
 use super::Expanded;
+
+/// Where an instance's root directory lies.
+pub(super) fn root_of(pool: &dyn Pool, instance: &records::Instance) -> PathBuf {
+    pool.volume_path(&VolumeRef::instance(&instance.id)).join("rootfs")
+}
 
 impl Engine {
     /// The plan of a start. Looks at device nodes of the host; changes nothing.
@@ -38,7 +47,7 @@ impl Engine {
         Ok(Plan {
             id: instance.id,
             name: instance.name.clone(),
-            root: pool.volume_path(&VolumeRef::instance(&instance.id)).join("rootfs"),
+            root: root_of(pool.as_ref(), instance),
             idmap,
             run_dir: self.paths.instance_run(&instance.id),
             log_dir: self.paths.instance_log(&instance.id),

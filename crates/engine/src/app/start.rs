@@ -18,7 +18,7 @@ use crate::{
     records,
 };
 
-use super::{create::lock_name, instance_url, task};
+use super::{create::lock_name, instance_url, plan::root_of, task};
 
 /// The journal's word for a start that an instance asked for from inside; `id` says which. Its shim is let go only after
 /// this: one of the two tells the next daemon.
@@ -45,6 +45,7 @@ impl Engine {
         let instance = self.instance(project, name)?;
         let held = self.locks.take("instance", &lock_name(project, name), "start")?;
         self.check_state(&instance, Request::Start)?;
+        self.expect_start(&instance);
         let spec = task("Starting instance", project, name, requestor.clone());
         let (engine, project, name) = (Arc::clone(self), project.clone(), name.clone());
         Ok(self.operations.run(spec, move |operation| async move {
@@ -54,6 +55,14 @@ impl Engine {
             }
             engine.start_held(&operation, &project, &name, requestor.as_ref()).await
         }))
+    }
+
+    /// Tells the driver what will be started in a moment.
+    pub(super) fn expect_start(&self, instance: &records::Instance) {
+        if let (Ok(driver), Ok(pool)) = (self.driver(instance.kind), self.pool(&instance.pool)) {
+            let likeness = instance.config.get("volatile.base_image").map_or(instance.id.as_str(), String::as_str);
+            driver.expect(&root_of(pool.as_ref(), instance), likeness);
+        }
     }
 
     /// May this be asked of the instance as it is now?
