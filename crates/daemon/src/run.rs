@@ -13,6 +13,12 @@ use stapes_image::WorkerCommand;
 use stapes_instance::{Driver, SpawnService};
 use stapes_journal::Journal;
 use stapes_store::SqliteStore;
+use tracing_subscriber::{
+    Layer as _,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 use crate::{
     daemon::{Daemon, Phase},
@@ -84,13 +90,25 @@ fn options() -> anyhow::Result<Option<Options>> {
     }))
 }
 
+/// A level, or levels by module: `info,stapes_container=debug`.
+fn log_filter(text: &str) -> anyhow::Result<Targets> {
+    if let Ok(level) = text.parse::<LevelFilter>() {
+        return Ok(Targets::new().with_default(level));
+    }
+    match text.parse() {
+        // A word alone would be taken for a module, and everything else would be silent.
+        Ok(filter) if text.contains('=') => Ok(filter),
+        _ => bail!("the log level {text:?} is none of off, error, warn, info, debug, trace, nor MODULE=LEVEL,…"),
+    }
+}
+
 /// Runs the daemon until it is told to stop.
 pub fn run() -> anyhow::Result<()> {
     let started = Instant::now();
     let Some(options) = options()? else { return Ok(()) };
-    let filter = tracing_subscriber::EnvFilter::try_new(&options.log)
-        .with_context(|| format!("the log level {:?} cannot be read", options.log))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let filter = log_filter(&options.log)?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     if !rustix::process::geteuid().is_root() {
         bail!("stapesd must run as root; rootless operation is not offered");
     }
@@ -212,4 +230,19 @@ async fn stop_signal(daemon: &Daemon) -> anyhow::Result<()> {
         () = daemon.reached(Phase::Stopping) => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_level_is_a_level_or_names_its_module() {
+        for text in ["debug", "WARN", "off", "info,stapes_container=debug", "stapes_engine=trace"] {
+            log_filter(text).unwrap();
+        }
+        for text in ["loud", "stapes_engine=loud"] {
+            assert!(log_filter(text).is_err(), "{text:?}");
+        }
+    }
 }

@@ -31,7 +31,6 @@ pub fn measure(subject: &mut Subject, options: &Options) -> Figures {
         Ok(rows) => figures.extend(rows.into_iter().filter_map(|(row, figure)| Some((row, figure?)))),
         Err(error) => println!("    {what} could not be measured: {error:#}"),
     };
-    told("fresh memory", fresh(subject));
     told("start and stop", start_and_stop(subject, options));
     told("launch and delete", launch_and_delete(subject, options));
     told("exec", exec(subject, options));
@@ -40,6 +39,8 @@ pub fn measure(subject: &mut Subject, options: &Options) -> Figures {
     }
     told("many", many(subject, options));
     told("ready, empty", ready_empty(subject, options));
+    // Right after a restart.
+    told("fresh memory", fresh(subject));
     figures
 }
 
@@ -325,7 +326,11 @@ fn manager_pss_kib(subject: &Subject, running: usize) -> Option<f64> {
     let mut found = 0;
     for line in listed.lines() {
         let (pid, args) = line.trim().split_once(' ')?;
-        let is_monitor = subject.kind == Kind::Incus && args.contains("[lxc monitor]") && args.contains(&state);
+        // Others of the same name may run beside it.
+        if !args.contains(&state) {
+            continue;
+        }
+        let is_monitor = subject.kind == Kind::Incus && args.contains("[lxc monitor]");
         let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
         if is_monitor || program.to_string_lossy().contains(mark) {
             let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
