@@ -14,7 +14,9 @@ mod plan;
 pub use capability::{CAPABILITIES, Capability, Support, require};
 pub use driver::{Asked, Driver, Event, ExecHandle, ExecIo, ExecSpec, ExitReason, ExitStatus, Running, SpawnService};
 pub use error::DriverError;
-pub use files::{Access, Create, FileKind, FileMeta, FileReply, FileRequest, WriteMode};
+pub use files::{
+    Access, Create, FileKind, FileMeta, FileReply, FileRequest, GuestFile, REMOTE_PIECE, RemoteFile, WriteMode,
+};
 pub use plan::{
     Accelerator, DeviceNode, Disk, DiskBus, DiskFormat, Firmware, Link, Machine, MachineProfile, Mount, Plan, Security,
 };
