@@ -287,7 +287,7 @@ impl Served {
             paths,
             world: Arc::new(RealWorld),
             store: Arc::new(MemoryStore::new()),
-            containers: Arc::new(Host(Arc::clone(&guest))),
+            drivers: vec![Arc::new(Host(Arc::clone(&guest)))],
             services: Arc::new(Host::default()),
             network: Arc::new(Host::default()),
             ids: IdSupply::parse("", "", ""),

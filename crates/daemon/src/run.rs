@@ -153,7 +153,7 @@ fn open(dir: &Path, options: &Options) -> anyhow::Result<Arc<Engine>> {
         world: Arc::new(RealWorld),
         store: Arc::new(store),
         journal: Arc::new(journal),
-        containers: Arc::clone(&driver) as Arc<dyn Driver>,
+        drivers: vec![Arc::clone(&driver) as Arc<dyn Driver>],
         services: driver as Arc<dyn SpawnService>,
         network: Arc::new(KernelNetwork::default()),
         ids: IdSupply::of_host(),

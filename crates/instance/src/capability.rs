@@ -17,24 +17,52 @@ pub struct Capability {
     pub vm: Support,
 }
 
-const NO_VM_DRIVER: Support = Support::No("the virtual machine driver is not built yet");
-
 /// What each type can do. Docs and refusals read it.
 pub const CAPABILITIES: &[Capability] = &[
-    Capability { name: "start", container: Support::Yes, vm: NO_VM_DRIVER },
-    Capability { name: "exec", container: Support::Yes, vm: NO_VM_DRIVER },
-    Capability { name: "files", container: Support::Yes, vm: NO_VM_DRIVER },
-    Capability { name: "console", container: Support::Yes, vm: NO_VM_DRIVER },
+    Capability { name: "start", container: Support::Yes, vm: Support::Yes },
+    Capability { name: "exec", container: Support::Yes, vm: Support::Yes },
+    Capability { name: "files", container: Support::Yes, vm: Support::Yes },
+    Capability {
+        name: "files.stopped",
+        container: Support::Yes,
+        vm: Support::No("what is on the disk of a stopped machine cannot be read yet; start it"),
+    },
+    Capability { name: "console", container: Support::Yes, vm: Support::Yes },
     Capability {
         name: "console.vga",
         container: Support::No("a container has no display adapter; use a text console"),
-        vm: NO_VM_DRIVER,
+        vm: Support::No("a machine's screen is not built yet; use a text console"),
     },
-    Capability { name: "freeze", container: Support::Yes, vm: NO_VM_DRIVER },
+    Capability { name: "freeze", container: Support::Yes, vm: Support::Yes },
     Capability {
         name: "stateful",
         container: Support::No("checkpoint and restore come with live migration"),
-        vm: NO_VM_DRIVER,
+        vm: Support::No("to save a machine's memory is not built yet"),
+    },
+    Capability {
+        name: "templates",
+        container: Support::Yes,
+        vm: Support::No("an image's templates are not written to a machine's disk yet"),
+    },
+    Capability {
+        name: "shared-directories",
+        container: Support::Yes,
+        vm: Support::No("neither virtiofs nor 9p is built yet"),
+    },
+    Capability {
+        name: "unix-devices",
+        container: Support::Yes,
+        vm: Support::No("a machine has a kernel of its own, to which nodes of the host mean nothing"),
+    },
+    Capability {
+        name: "limits.live",
+        container: Support::Yes,
+        vm: Support::No("processors and memory cannot be plugged in yet; stop it first"),
+    },
+    Capability {
+        name: "disk.resize.live",
+        container: Support::Yes,
+        vm: Support::No("a machine's disk cannot be grown while it runs yet; stop it first"),
     },
 ];
 
@@ -65,6 +93,17 @@ mod tests {
             error.starts_with("console.vga of a container is not supported: a container has no display"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_type_can_at_least_be_used() {
+        for kind in [InstanceType::Container, InstanceType::VirtualMachine] {
+            for name in ["start", "exec", "files", "console", "freeze"] {
+                require(kind, name).unwrap();
+            }
+        }
+        let error = require(InstanceType::VirtualMachine, "unix-devices").unwrap_err().to_string();
+        assert!(error.starts_with("unix-devices of a virtual-machine is not supported: a machine has"), "{error}");
     }
 
     #[test]

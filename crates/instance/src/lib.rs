@@ -12,7 +12,10 @@ mod files;
 mod plan;
 
 pub use capability::{CAPABILITIES, Capability, Support, require};
-pub use driver::{Asked, Driver, Event, ExecHandle, ExecIo, ExecSpec, ExitReason, ExitStatus, Running, SpawnService};
+pub use driver::{
+    Asked, Driver, Event, ExecHandle, ExecIo, ExecSpec, ExitReason, ExitStatus, GuestLink, GuestReport, Inside,
+    Running, SpawnService, Traffic,
+};
 pub use error::DriverError;
 pub use files::{
     Access, Create, FileKind, FileMeta, FileReply, FileRequest, GuestFile, REMOTE_PIECE, RemoteFile, WriteMode,

@@ -6,7 +6,7 @@ use stapes_instance::{DriverError, FileReply, FileRequest, WriteMode, require};
 use stapes_model::{InstanceName, ProjectName};
 use stapes_storage::VolumeRef;
 
-use crate::{Engine, Error, Result};
+use crate::{Engine, Error, Result, shape};
 
 impl Engine {
     /// Serves one file request on an instance in any state.
@@ -23,7 +23,9 @@ impl Engine {
             if let Some(live) = engine.live.get(&instance.id) {
                 return Ok(live.running.file(request)?);
             }
-            let root = engine.pool(&instance.pool)?.volume_path(&VolumeRef::instance(&instance.id)).join("rootfs");
+            require(instance.kind, "files.stopped")?;
+            let volume = engine.pool(&instance.pool)?.volume_path(&VolumeRef::instance(&instance.id));
+            let root = shape::of(instance.kind).root(&volume);
             Ok(engine.driver(instance.kind)?.files_offline(&root, request)?)
         };
         let work = move || {

@@ -1,11 +1,12 @@
 //! Looking at instances: profiles merged in, validity as a whole, the copy that a client may edit.
 
-use stapes_model::{ByteSize, ProfileName, ProjectName};
+use stapes_model::{ByteSize, InstanceType, ProfileName, ProjectName, keys::Host};
 
 use crate::{
     Engine, Error, Result,
     index::{Stored, Tables},
     records::{self, Config, Devices},
+    shape,
 };
 
 /// An instance's configuration over that of its profiles.
@@ -42,14 +43,14 @@ impl Expanded {
         self.flag(key) == Some(true)
     }
 
-    /// The size that the root disk asks for.
-    pub fn root_size(&self) -> Result<Option<ByteSize>> {
+    /// The size that the root disk asks for, or that it has in an instance of this type if it does not.
+    pub(crate) fn root_size(&self, kind: InstanceType) -> Result<Option<ByteSize>> {
         let root = self.devices.values().find(|device| device.get("path").is_some_and(|path| path == "/"));
         let size = root.and_then(|device| device.get("size")).filter(|size| !size.is_empty());
         let size = size.map(|text| {
             text.parse().map_err(|error: stapes_model::SizeError| Error::invalid("size", error.to_string()))
         });
-        size.transpose()
+        Ok(size.transpose()?.or(shape::of(kind).default_size()))
     }
 }
 
@@ -58,6 +59,16 @@ impl Tables {
     pub fn expand(&self, instance: &records::Instance) -> Expanded {
         let profiles = instance.profiles.iter().filter_map(|name| self.profile(&instance.project, name));
         Expanded::merge(profiles.map(|profile| &*profile.value), instance)
+    }
+}
+
+/// What of this host limits refer to.
+pub(crate) fn limit_host() -> Host {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    Host {
+        memory: ByteSize::bytes(super::state::host_memory()),
+        cpus: (0..u32::try_from(cpus).unwrap_or(1)).collect(),
+        first_cpu: 0,
     }
 }
 
@@ -95,8 +106,9 @@ impl Engine {
         stapes_model::keys::validate_instance_config(instance.kind, &own)?;
         let expanded = Expanded::merge(profiles, instance);
         stapes_model::keys::validate_profile_config(&without_volatile(&expanded.config))?;
-        self.limits(&expanded.config)?;
-        self.check_references(&stapes_device::requests(&expanded.devices)?)?;
+        let requests = stapes_device::requests(&expanded.devices)?;
+        shape::of(instance.kind).check(&expanded, &requests, &limit_host())?;
+        self.check_references(&requests)?;
         Ok(expanded)
     }
 
