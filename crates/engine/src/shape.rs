@@ -32,6 +32,9 @@ pub(crate) trait Shape: Sync {
     /// Gives the root the size that its device asks for.
     fn set_size(&self, pool: &dyn Pool, volume: &VolumeRef, size: Option<ByteSize>) -> Result<()>;
 
+    /// Its own log, as the API lists it.
+    fn log(&self) -> Log;
+
     /// How many host ids it needs; none where it shares the host's own.
     fn ids(&self, expanded: &Expanded) -> Option<u32>;
 
@@ -55,6 +58,14 @@ pub(crate) trait Shape: Sync {
         host: &Host,
         volume: &Path,
     ) -> Result<Option<Machine>>;
+}
+
+/// What the daemon noted of an instance, after what programs that stand for it said.
+pub(crate) struct Log {
+    /// What Incus's clients ask an instance of this type for.
+    pub name: &'static str,
+    /// Files in the instance's log directory.
+    pub programs: &'static [&'static str],
 }
 
 pub(crate) fn of(kind: InstanceType) -> &'static dyn Shape {
@@ -83,6 +94,10 @@ impl Shape for Tree {
 
     fn set_size(&self, pool: &dyn Pool, volume: &VolumeRef, size: Option<ByteSize>) -> Result<()> {
         Ok(pool.set_quota(volume, size)?)
+    }
+
+    fn log(&self) -> Log {
+        Log { name: "lxc.log", programs: &[] }
     }
 
     fn ids(&self, expanded: &Expanded) -> Option<u32> {
@@ -156,6 +171,10 @@ impl Shape for Hardware {
         }
         // Firmware and partition tables count in sectors.
         file.set_len(wanted.next_multiple_of(4096)).map_err(failed)
+    }
+
+    fn log(&self) -> Log {
+        Log { name: "qemu.log", programs: &["qemu.log.old", "qemu.log"] }
     }
 
     fn ids(&self, _: &Expanded) -> Option<u32> {

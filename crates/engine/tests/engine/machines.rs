@@ -264,3 +264,18 @@ async fn the_next_daemon_adopts_a_machine_by_its_own_driver() {
     next.stop("v1").await;
     assert!(!next.machines.runs("v1"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_a_machine_is_what_qemu_said_and_what_became_of_it() {
+    let host = Host::new().await;
+    host.launch_machine("v1", &[]).await;
+    let log =
+        || String::from_utf8(host.engine.instance_log(&project(), &crate::name("v1"), "qemu.log").unwrap()).unwrap();
+    assert_eq!(host.engine.instance_logs(&project(), &crate::name("v1")).unwrap(), ["qemu.log"]);
+    assert_eq!(log(), "");
+    std::fs::write(host.engine.paths.instance_log(&host.instance("v1").id).join("qemu.log"), "qemu: hm\n").unwrap();
+    host.machines.guest("v1").halt();
+    crate::fake::until("its end is noted", || log().contains("power-off from inside")).await;
+    assert!(log().starts_with("qemu: hm\n"));
+    assert!(host.engine.instance_log(&project(), &crate::name("v1"), "lxc.log").is_err());
+}
