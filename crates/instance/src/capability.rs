@@ -86,6 +86,42 @@ pub fn require(kind: InstanceType, name: &str) -> Result<(), DriverError> {
 mod tests {
     use super::*;
 
+    /// The table for people, as `docs/capabilities.md` has it.
+    fn text() -> String {
+        let of = |support: Support| match support {
+            Support::Yes => "yes".to_owned(),
+            Support::No(reason) => format!("no: {reason}"),
+        };
+        let count = |container: bool, vm: bool| {
+            let has = |row: &Capability| (row.container == Support::Yes, row.vm == Support::Yes);
+            CAPABILITIES.iter().filter(|row| has(row) == (container, vm)).count()
+        };
+        let mut text = format!(
+            "# What each type of instance can do\n\nWritten by `STAPES_UPDATE=1 cargo test -p stapes-instance`. Asking for what \
+             a row denies fails by its name.\n\n{} rows: {} for both types, {} for containers only, {} for virtual \
+             machines only, {} for neither yet.\n\n| capability | container | virtual machine |\n|---|---|---|\n",
+            CAPABILITIES.len(),
+            count(true, true),
+            count(true, false),
+            count(false, true),
+            count(false, false)
+        );
+        for row in CAPABILITIES {
+            text.push_str(&format!("| `{}` | {} | {} |\n", row.name, of(row.container), of(row.vm)));
+        }
+        text
+    }
+
+    #[test]
+    fn the_documented_table_is_this_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/capabilities.md");
+        if std::env::var_os("STAPES_UPDATE").is_some() {
+            std::fs::write(path, text()).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(written, text(), "run STAPES_UPDATE=1 cargo test -p stapes-instance");
+    }
+
     #[test]
     fn a_refusal_names_the_row_and_its_reason() {
         let error = require(InstanceType::Container, "console.vga").unwrap_err().to_string();
