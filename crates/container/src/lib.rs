@@ -18,6 +18,7 @@ mod owners;
 mod registry;
 mod render;
 mod running;
+mod supervise;
 mod warm;
 mod wire;
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use stapes_cgroup::{DeviceRule, Group, Layout, Leaf};
-use stapes_instance::{DriverError, Plan, Security};
+use stapes_instance::{DriverError, Limits, Plan, Security};
 use stapes_model::IdMap;
 use stapes_shim_api as wire;
 use stapes_sys::privilege;
@@ -113,12 +113,7 @@ pub fn start(plan: &Plan, host: &Host, labels: Labels) -> Result<wire::Start, Dr
             exec_join: Vec::new(),
             v2_directories: false,
         },
-        rlimits: plan
-            .limits
-            .rlimits
-            .iter()
-            .map(|limit| wire::ResourceLimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard })
-            .collect(),
+        rlimits: rlimits(&plan.limits),
         oom_score_adj: plan.limits.oom_score_adj,
         bounding: capabilities::bounding_set(privileged),
         seccomp,
@@ -157,7 +152,12 @@ fn environment(plan: &Plan) -> std::collections::BTreeMap<String, String> {
     environment
 }
 
-fn bind(mount: &stapes_instance::Mount) -> wire::BindMount {
+pub fn rlimits(limits: &Limits) -> Vec<wire::ResourceLimit> {
+    let limits = limits.rlimits.iter();
+    limits.map(|limit| wire::ResourceLimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard }).collect()
+}
+
+pub fn bind(mount: &stapes_instance::Mount) -> wire::BindMount {
     wire::BindMount {
         device: mount.device.clone(),
         source: mount.source.display().to_string(),

@@ -10,6 +10,7 @@ mod driver;
 mod error;
 mod files;
 mod plan;
+mod program;
 
 pub use capability::{CAPABILITIES, Capability, Support, require};
 pub use driver::{
@@ -23,4 +24,5 @@ pub use files::{
 pub use plan::{
     Accelerator, DeviceNode, Disk, DiskBus, DiskFormat, Firmware, Link, Machine, MachineProfile, Mount, Plan, Security,
 };
+pub use program::{ProgramPlan, Supervise};
 pub use stapes_model::{Limits, Rlimit, Usage};

@@ -1,0 +1,54 @@
+use std::{
+    collections::BTreeMap,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+use stapes_model::{InstanceId, Limits};
+
+use crate::{DriverError, Mount, Running};
+
+/// A program of the host's whose life is an instance's life, such as the one that is a virtual machine's hardware. It
+/// runs in namespaces of its own, without a network and without a right, and sees of the host's files only its view.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramPlan {
+    pub id: InstanceId,
+    /// Of its log file, `<name>.log`: what it says on standard output and error, in `log_dir`.
+    pub name: String,
+    /// Absolute, in its own view.
+    pub path: String,
+    pub argv: Vec<String>,
+    /// Complete.
+    pub environment: BTreeMap<String, String>,
+    pub uid: u32,
+    pub gid: u32,
+    /// Supplementary groups, for device nodes that a group may open.
+    pub groups: Vec<u32>,
+    /// Owners are the host's; device nodes in it may be opened.
+    pub view: Vec<Mount>,
+    /// Symbolic links of its root: (path, what it says).
+    pub links: Vec<(String, String)>,
+    /// As of [`crate::Plan`].
+    pub run_dir: PathBuf,
+    pub log_dir: PathBuf,
+    /// Of the program, which is not what the guest in it is promised.
+    pub limits: Limits,
+}
+
+/// Who holds programs as instances, so that they outlive the daemon as containers do. The handles that it gives know how
+/// to end, freeze, limit and count a process and to show its console; they refuse commands, files and shutdown requests.
+pub trait Supervise: Send + Sync {
+    /// Starts the program and returns once its first instruction runs, or says which step failed; then nothing is left
+    /// behind. `fds` are its descriptors 3, 4, …; `console` is the master of a terminal whose slave is one of them.
+    fn launch(
+        &self,
+        program: &ProgramPlan,
+        console: OwnedFd,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Arc<dyn Running>, DriverError>;
+
+    /// As [`crate::Driver::adopt`].
+    fn adopt(&self, id: &InstanceId, run_dir: &Path) -> Result<Option<Arc<dyn Running>>, DriverError>;
+}
