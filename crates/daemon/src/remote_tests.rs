@@ -2,6 +2,7 @@
 //! memory and hand them out by handle.
 
 use std::{
+    any::Any,
     collections::{BTreeMap, HashMap, HashSet},
     io,
     net::Ipv4Addr,
@@ -75,10 +76,6 @@ impl Opened {
 }
 
 impl RemoteFile for Opened {
-    fn handle(&self) -> u64 {
-        self.handle
-    }
-
     fn read_at(&self, length: usize, offset: u64) -> io::Result<Vec<u8>> {
         let bytes = self.bytes(length);
         let bytes = bytes.lock().unwrap();
@@ -134,7 +131,8 @@ impl Running for Handle {
                 FileReply::Beside { file, meta }
             }
             FileRequest::PutInPlace { path, file: GuestFile::Remote(file) } => {
-                let bytes = Arc::clone(&self.guest.opened.lock().unwrap()[&file.handle()]);
+                let file = (&**file as &dyn Any).downcast_ref::<Opened>().unwrap();
+                let bytes = Arc::clone(&self.guest.opened.lock().unwrap()[&file.handle]);
                 self.guest.files.lock().unwrap().insert(path.clone(), bytes);
                 FileReply::Done
             }

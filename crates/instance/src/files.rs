@@ -1,4 +1,4 @@
-use std::{fmt, fs::File, io, os::fd::OwnedFd, sync::Arc};
+use std::{any::Any, fmt, fs::File, io, os::fd::OwnedFd, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,11 +51,9 @@ impl From<OwnedFd> for GuestFile {
 }
 
 /// A file that another kernel has opened. Calls block, each for a bounded time; an error has the kernel's number where
-/// that kernel refused. Dropping it closes the file and does not wait.
-pub trait RemoteFile: fmt::Debug + Send + Sync {
-    /// Names the file to the driver that opened it, in [`FileRequest::PutInPlace`].
-    fn handle(&self) -> u64;
-
+/// that kernel refused. Dropping it closes the file and does not wait. The driver that opened it knows it again, in
+/// [`FileRequest::PutInPlace`], by its type.
+pub trait RemoteFile: Any + fmt::Debug + Send + Sync {
     /// No more than [`REMOTE_PIECE`] bytes; fewer than asked are the end of the file.
     fn read_at(&self, length: usize, offset: u64) -> io::Result<Vec<u8>>;
 

@@ -9,3 +9,4 @@ pub mod command;
 pub mod config_drive;
 pub mod firmware;
 pub mod qmp;
+pub mod remote;
