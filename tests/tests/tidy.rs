@@ -73,8 +73,27 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("testkit", &["sys", "client"]),
-    // The libraries whose parsers of foreign bytes the fuzz targets feed; see tests/fuzz_smoke.rs.
-    ("tests", &["testkit", "client", "api", "sys", "model", "image", "network", "device", "shim-api", "agent-api"]),
+    // The libraries whose parsers of foreign bytes the fuzz targets feed (see tests/fuzz_smoke.rs), and the drivers that
+    // one test puts together without a daemon (tests/vm.rs).
+    (
+        "tests",
+        &[
+            "testkit",
+            "client",
+            "api",
+            "sys",
+            "model",
+            "instance",
+            "cgroup",
+            "container",
+            "qemu",
+            "image",
+            "network",
+            "device",
+            "shim-api",
+            "agent-api",
+        ],
+    ),
     ("xtask", &["testkit"]),
 ];
 

@@ -120,6 +120,12 @@ impl Events {
         self.stream.as_fd()
     }
 
+    /// Has QEMU do something and leaves its answer alone. Only for what is safe to lose.
+    pub fn tell(&mut self, command: &str) -> Result<(), MonitorError> {
+        let (_, bytes) = self.codec.command(command, &Value::Null);
+        socket::send_stream(self.stream.as_fd(), &bytes, &[]).map_err(closed)
+    }
+
     /// The events that came since; empty when there are none.
     pub fn take(&mut self) -> Result<Vec<Event>, MonitorError> {
         let lines = match read(&mut self.stream, &mut self.codec) {
