@@ -17,7 +17,7 @@ use stapes_container::{ContainerDriver, Settings};
 use stapes_image::build::{self, BuildSpec};
 use stapes_instance::{
     Asked, Disk, DiskBus, DiskFormat, Driver, DriverError, Event, ExecIo, ExecSpec, ExitReason, ExitStatus, FileReply,
-    FileRequest, Firmware, Limits, Machine, MachineProfile, Plan, Running, Security,
+    FileRequest, Firmware, GuestFile, Limits, Machine, MachineProfile, Plan, Running, Security,
 };
 use stapes_model::{ByteSize, IdMap, IdRange, InstanceId, InstanceType};
 use stapes_qemu::QemuDriver;
@@ -368,11 +368,35 @@ fn files_are_served(running: &dyn Running) {
     let FileReply::Entries { entries, .. } = done(FileRequest::List { path: path() }) else { panic!() };
     assert_eq!((entries.len(), entries[0].0.as_str(), entries[0].1.size), (1, "file", 7));
     assert_eq!(output(running, "cat /tmp/new/file").0, "content");
-    let refused = running.file(&FileRequest::Read { path: "/tmp/new/file".into() }).unwrap_err();
-    assert!(matches!(refused, DriverError::Unsupported { .. }), "{refused}");
+    let FileReply::Opened { file: GuestFile::Remote(file), meta } =
+        done(FileRequest::Read { path: "/tmp/new/file".into() })
+    else {
+        panic!()
+    };
+    assert_eq!((meta.size, file.read_at(100, 3).unwrap()), (7, b"tent".to_vec()));
+    assert!(file.write_at(b"x", 0).is_err(), "it was opened to read");
+    whole_files_are_put_in_place(running);
     done(FileRequest::Remove { path: path(), recursive: true });
     let gone = running.file(&FileRequest::Stat { path: path() }).unwrap_err();
     assert!(matches!(gone, DriverError::File { errno: 2, .. }), "{gone}");
+}
+
+fn whole_files_are_put_in_place(running: &dyn Running) {
+    let path = || "/tmp/new/file".to_owned();
+    let whole = FileRequest::WriteWhole { path: path(), uid: Some(3), gid: None, mode: Some(0o640) };
+    let FileReply::Beside { file, .. } = running.file(&whole).unwrap() else { panic!() };
+    let GuestFile::Remote(remote) = &file else { panic!() };
+    let content: Vec<u8> = (0..300_000u32).map(|number| (number % 251) as u8).collect();
+    remote.write_all_at(&content, 0).unwrap();
+    assert_eq!(output(running, "cat /tmp/new/file").0, "content", "nothing changes before it is put in place");
+    running.file(&FileRequest::PutInPlace { path: path(), file: file.clone() }).unwrap();
+    assert_eq!(output(running, "stat -c '%u %a %s' /tmp/new/file").0, "3 640 300000\n");
+    let mut back = Vec::new();
+    remote.read_piece(&mut back, 1 << 20, 0).unwrap();
+    assert!(back == content);
+    let host = GuestFile::Local(Arc::new(File::open("/dev/null").unwrap()));
+    let other = running.file(&FileRequest::PutInPlace { path: path(), file: host }).unwrap_err();
+    assert!(matches!(other, DriverError::File { errno: 18, .. }), "{other}");
 }
 
 #[test]

@@ -1,20 +1,23 @@
 //! File requests, done by the agent in the guest.
 
-use std::time::Duration;
+use std::{any::Any, sync::Arc, time::Duration};
 
 use stapes_agent_api::{self as wire, FileAnswer, FileOp, MAX_BYTES, Reply, Request};
-use stapes_instance::{DriverError, FileKind, FileMeta, FileReply, FileRequest};
+use stapes_instance::{
+    Access, Create, DriverError, FileKind, FileMeta, FileReply, FileRequest, GuestFile, RemoteFile, WriteMode,
+};
 
 use crate::{
     agent::{AgentError, Link},
+    remote::OpenFile,
     running::agent_error,
 };
 use stapes_model::InstanceId;
 
 const PATIENCE: Duration = Duration::from_secs(35);
 
-/// What the agent is asked, and the bytes that go along; an error says what cannot be asked.
-fn operation(request: &FileRequest) -> Result<(FileOp, Vec<u8>), &'static str> {
+/// What the agent is asked, and the bytes that go along.
+fn operation(request: &FileRequest) -> (FileOp, Vec<u8>) {
     use FileRequest as R;
     let op = match request.clone() {
         R::Stat { path } => FileOp::Stat { path },
@@ -22,7 +25,7 @@ fn operation(request: &FileRequest) -> Result<(FileOp, Vec<u8>), &'static str> {
         R::MakeDirectory { path, uid, gid, mode } => FileOp::MakeDirectory { path, uid, gid, mode },
         R::MakeSymlink { path, target, uid, gid } => FileOp::MakeSymlink { path, target, uid, gid },
         R::Remove { path, recursive } => FileOp::Remove { path, recursive },
-        R::Replace { path, content, uid, gid, mode } => return Ok((FileOp::Replace { path, uid, gid, mode }, content)),
+        R::Replace { path, content, uid, gid, mode } => return (FileOp::Replace { path, uid, gid, mode }, content),
         R::Follow { path } => FileOp::Follow { path },
         R::List { path } => FileOp::List { path },
         R::CreateDirectory { path, mode } => FileOp::CreateDirectory { path, mode },
@@ -30,11 +33,44 @@ fn operation(request: &FileRequest) -> Result<(FileOp, Vec<u8>), &'static str> {
         R::Rename { path, to, replace } => FileOp::Rename { path, to, replace },
         R::HardLink { path, to } => FileOp::HardLink { path, to },
         R::Unlink { path, directory } => FileOp::Unlink { path, directory },
-        R::Write { .. } | R::WriteWhole { .. } | R::PutInPlace { .. } | R::Open { .. } => {
-            return Err("a descriptor of a guest's file cannot be had");
+        R::Write { path, how, uid, gid, mode } => FileOp::Write { path, how: write_mode(how), uid, gid, mode },
+        R::WriteWhole { path, uid, gid, mode } => FileOp::WriteWhole { path, uid, gid, mode },
+        R::PutInPlace { path, .. } => FileOp::PutInPlace { path },
+        R::Open { path, access, create, append, truncate, mode } => {
+            let access = match access {
+                Access::Read => wire::Access::Read,
+                Access::Write => wire::Access::Write,
+                Access::Both => wire::Access::Both,
+            };
+            let create = match create {
+                Create::Never => wire::Create::Never,
+                Create::IfMissing => wire::Create::IfMissing,
+                Create::Always => wire::Create::Always,
+            };
+            FileOp::Open { path, access, create, append, truncate, mode }
         }
     };
-    Ok((op, Vec::new()))
+    (op, Vec::new())
+}
+
+fn write_mode(how: WriteMode) -> wire::WriteMode {
+    match how {
+        WriteMode::Overwrite => wire::WriteMode::Overwrite,
+        WriteMode::Append => wire::WriteMode::Append,
+    }
+}
+
+/// The file that is to be put in place, by its handle and the session that knows it. `EXDEV` for one of another guest,
+/// or of this one before its last start.
+fn known(link: &Arc<Link>, request: &FileRequest) -> Result<Option<(u64, u64)>, DriverError> {
+    const EXDEV: i32 = 18;
+    let FileRequest::PutInPlace { path, file } = request else { return Ok(None) };
+    let ours = match file {
+        GuestFile::Remote(file) => (&**file as &dyn Any).downcast_ref::<OpenFile>().and_then(|file| file.on(link)),
+        GuestFile::Local(_) => None,
+    };
+    let reason = "the instance was started or stopped since the file was made".to_owned();
+    ours.map(Some).ok_or_else(|| DriverError::File { path: path.clone(), reason, errno: EXDEV })
 }
 
 fn path(request: &FileRequest) -> &str {
@@ -60,33 +96,34 @@ fn path(request: &FileRequest) -> &str {
     }
 }
 
-/// One request and its answer. Files that are to be opened are refused.
-pub fn perform(id: InstanceId, link: &Link, request: &FileRequest) -> Result<FileReply, DriverError> {
+/// One request and its answer.
+pub fn perform(id: InstanceId, link: &Arc<Link>, request: &FileRequest) -> Result<FileReply, DriverError> {
     let path = path(request);
-    let unsupported = |reason: &str| DriverError::Unsupported {
-        what: format!("opening {path} in a virtual machine"),
-        reason: reason.to_owned(),
+    let (op, bytes) = operation(request);
+    let (session, handle) = match known(link, request)? {
+        Some((session, handle)) => (session, Some(handle)),
+        // Before it is asked: what it opens then is its own, or is never touched.
+        None => (link.session(), None),
     };
-    let (op, bytes) = operation(request).map_err(unsupported)?;
     let failed = |error| match error {
         AgentError::Failed(failure) if failure.kind == wire::FailureKind::File => {
             DriverError::File { path: path.to_owned(), reason: failure.message, errno: failure.errno }
         }
         error => agent_error(id, error),
     };
-    let (reply, bytes) = link.ask(Request::File { op, handle: None }, bytes, PATIENCE).map_err(failed)?;
+    let (reply, bytes) = link.ask_in(session, Request::File { op, handle }, bytes, PATIENCE).map_err(failed)?;
     let Reply::File { answer, handle } = reply else { return Err(agent_error(id, AgentError::Strange)) };
+    let opened = |handle: Option<u64>| {
+        let handle = handle.ok_or_else(|| agent_error(id, AgentError::Strange))?;
+        Ok(GuestFile::Remote(Arc::new(OpenFile::new(link, session, handle)) as Arc<dyn RemoteFile>))
+    };
     let content = match (&answer, handle) {
         (FileAnswer::Listed(_) | FileAnswer::Entries(_), Some(handle)) => {
             let content = read_all(link, handle);
             close(link, handle);
             content.map_err(failed)?
         }
-        (_, Some(handle)) => {
-            close(link, handle);
-            bytes
-        }
-        (_, None) => bytes,
+        _ => bytes,
     };
     Ok(match answer {
         FileAnswer::Done => FileReply::Done,
@@ -97,9 +134,8 @@ pub fn perform(id: InstanceId, link: &Link, request: &FileRequest) -> Result<Fil
             let entries = content.split(|byte| *byte == 0).filter_map(entry).collect();
             FileReply::Entries { entries, meta: meta(found) }
         }
-        FileAnswer::Opened(_) | FileAnswer::Beside(_) => {
-            return Err(unsupported("a descriptor of a guest's file cannot be had"));
-        }
+        FileAnswer::Opened(found) => FileReply::Opened { file: opened(handle)?, meta: meta(found) },
+        FileAnswer::Beside(found) => FileReply::Beside { file: opened(handle)?, meta: meta(found) },
     })
 }
 

@@ -21,6 +21,7 @@ mod driver;
 mod files;
 mod inbox;
 mod remote;
+mod report;
 mod running;
 mod view;
 

@@ -1,6 +1,10 @@
 //! Open files of a guest, by the handles that its agent gave them.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use stapes_agent_api::{MAX_BYTES, Reply, Request};
 use stapes_instance::{REMOTE_PIECE, RemoteFile};
@@ -15,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(35);
 /// A file that an agent has open, for as long as that agent lives.
 #[derive(Debug)]
 pub struct OpenFile {
-    link: Arc<Link>,
+    /// Whoever lets the machine go lets its port go with it.
+    link: Weak<Link>,
     session: u64,
     handle: u64,
 }
@@ -23,17 +28,18 @@ pub struct OpenFile {
 impl OpenFile {
     /// `session` was the link's before the agent was asked to open it: what a later agent may have given the same handle
     /// is never touched.
-    pub fn new(link: Arc<Link>, session: u64, handle: u64) -> Self {
-        Self { link, session, handle }
+    pub fn new(link: &Arc<Link>, session: u64, handle: u64) -> Self {
+        Self { link: Arc::downgrade(link), session, handle }
     }
 
     /// The handle and the session that it belongs to, if it is of this guest.
     pub fn on(&self, link: &Arc<Link>) -> Option<(u64, u64)> {
-        Arc::ptr_eq(&self.link, link).then_some((self.session, self.handle))
+        (self.link.as_ptr() == Arc::as_ptr(link)).then_some((self.session, self.handle))
     }
 
     fn ask(&self, request: Request, bytes: Vec<u8>) -> io::Result<(Reply, Vec<u8>)> {
-        self.link.ask_in(self.session, request, bytes, PATIENCE).map_err(|error| match error {
+        let link = self.link.upgrade().ok_or_else(|| io::Error::other(AgentError::Absent))?;
+        link.ask_in(self.session, request, bytes, PATIENCE).map_err(|error| match error {
             AgentError::Failed(failure) if failure.errno != 0 => io::Error::from_raw_os_error(failure.errno),
             error => io::Error::other(error),
         })
@@ -59,6 +65,8 @@ impl RemoteFile for OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        self.link.tell_in(self.session, Request::FileClose { handle: self.handle });
+        if let Some(link) = self.link.upgrade() {
+            link.tell_in(self.session, Request::FileClose { handle: self.handle });
+        }
     }
 }

@@ -2,13 +2,14 @@
 //! and what only the guest can do is its agent's.
 
 use std::{
+    collections::BTreeMap,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -17,8 +18,8 @@ use std::{
 use serde_json::{Map, Value, json};
 use stapes_agent_api::{Exec, FailureKind, KEY_BYTES, PowerAction, Reply, Request};
 use stapes_instance::{
-    Asked, DriverError, Event, ExecHandle, ExecIo, ExecSpec, ExitReason, ExitStatus, FileReply, FileRequest, Limits,
-    Running, Usage,
+    Accelerator, Asked, DriverError, Event, ExecHandle, ExecIo, ExecSpec, ExitReason, ExitStatus, FileReply,
+    FileRequest, Inside, Limits, Running, Usage,
 };
 use stapes_model::InstanceId;
 
@@ -29,6 +30,7 @@ use crate::{
     files,
     inbox::{Inbox, any_of, exit_status},
     qmp::{Events, Monitor, MonitorError},
+    report::Reports,
 };
 
 /// QEMU answers from its main loop and not from the guest.
@@ -66,6 +68,9 @@ pub struct Machine {
     any: OwnedFd,
     last_exec: AtomicU32,
     over: AtomicBool,
+    reports: Reports,
+    /// Who executes the guest's instructions, once QEMU was asked.
+    accelerator: OnceLock<Accelerator>,
 }
 
 /// What only the guest can do, and its agent did not.
@@ -129,6 +134,8 @@ impl Machine {
             any,
             last_exec: AtomicU32::new(u32::from_ne_bytes(first)),
             over: AtomicBool::new(false),
+            reports: Reports::default(),
+            accelerator: OnceLock::new(),
         })
     }
 
@@ -340,7 +347,26 @@ impl Running for Machine {
     }
 
     fn file(&self, request: &FileRequest) -> Result<FileReply, DriverError> {
-        files::perform(self.id, &*self.agent()?, request)
+        files::perform(self.id, &self.agent()?, request)
+    }
+
+    fn inside(&self) -> Inside {
+        Inside::Guest(self.agent().ok().and_then(|agent| self.reports.of(&agent)))
+    }
+
+    fn facts(&self) -> BTreeMap<String, String> {
+        if self.accelerator.get().is_none()
+            && let Ok(said) = self.ask("query-kvm", &Value::Null)
+        {
+            let kvm = said["enabled"] == true;
+            let _ = self.accelerator.set(if kvm { Accelerator::Kvm } else { Accelerator::Tcg });
+        }
+        let word = |accelerator: &Accelerator| match accelerator {
+            Accelerator::Kvm => "kvm",
+            Accelerator::Tcg => "tcg",
+        };
+        let known = self.accelerator.get().map(|known| ("accelerator".to_owned(), word(known).to_owned()));
+        known.into_iter().collect()
     }
 
     fn update_limits(&self, limits: &Limits) -> Result<(), DriverError> {

@@ -162,7 +162,15 @@ impl Link {
         self.put(None, request, bytes, patience)
     }
 
-    /// The same, of this agent and no later one.
+    /// One request whose answer is not waited for here, nor missed: a guest that takes its time counts as silent to nobody.
+    pub fn begin(&self, request: Request) -> mpsc::Receiver<Result<(Reply, Vec<u8>), AgentError>> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        let (link, request) = (self.id, Box::new(request));
+        self.shared.order(Order::Ask { link, session: None, request, bytes: Vec::new(), answer });
+        answered
+    }
+
+    /// [`Link::ask`] of this agent and no later one.
     pub fn ask_in(
         &self,
         session: u64,
@@ -173,7 +181,7 @@ impl Link {
         self.put(Some(session), request, bytes, patience)
     }
 
-    /// The same without an answer: returns at once.
+    /// One request to this agent and no later one, without an answer: returns at once.
     pub fn tell_in(&self, session: u64, request: Request) {
         let (answer, _) = mpsc::sync_channel(1);
         let (link, request) = (self.id, Box::new(request));
