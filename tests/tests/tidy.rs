@@ -70,6 +70,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "cgroup",
             "device",
             "container",
+            "qemu",
         ],
     ),
     ("testkit", &["sys", "client"]),

@@ -70,7 +70,7 @@ fn a_machine_is_an_instance_like_any_other() {
     let Some(_host) = host_with(NEEDS) else { return };
     let mut daemon = daemon();
     daemon.launch("c1");
-    daemon.stapes(&["launch", "machine", "v1", "--vm", "-c", "limits.memory=256MiB"]).ok();
+    daemon.stapes(&["launch", "machine", "v1", "--vm", "-c", "limits.memory=512MiB"]).ok();
     let list = daemon.stapes(&["list", "-f", "csv", "-c", "nst"]).ok();
     assert_eq!(list, "c1,RUNNING,CONTAINER\nv1,RUNNING,VIRTUAL-MACHINE\n");
     let machines = daemon.api().get("/1.0/instances?instance-type=virtual-machine").unwrap();
@@ -90,7 +90,7 @@ fn a_machine_is_an_instance_like_any_other() {
     });
     let told = state(&daemon, "v1");
     assert!(told["processes"].as_i64().unwrap() > 1, "{told}");
-    assert!(told["memory"]["total"].as_i64().unwrap() < 256 << 20, "{told}");
+    assert!(told["memory"]["total"].as_i64().unwrap() < 512 << 20, "{told}");
     let shown = daemon.stapes(&["console", "v1", "--show-log"]).ok();
     assert!(shown.contains("Linux") || shown.contains("login"), "{shown}");
 
@@ -143,7 +143,7 @@ fn the_official_client_runs_machines() {
     let needs = [NEEDS, &[Need::IncusClient]].concat();
     let Some(_host) = host_with(&needs) else { return };
     let daemon = daemon();
-    daemon.incus(&["launch", "machine", "v1", "--vm", "-c", "limits.memory=256MiB"]).ok();
+    daemon.incus(&["launch", "machine", "v1", "--vm", "-c", "limits.memory=512MiB"]).ok();
     assert_eq!(daemon.incus(&["list", "-f", "csv", "-c", "nst"]).ok(), "v1,RUNNING,VIRTUAL-MACHINE\n");
     await_agent(&daemon, "v1");
     assert_eq!(daemon.incus(&["exec", "v1", "--", "echo", "plain"]).ok(), "plain\n");
@@ -168,8 +168,8 @@ fn what_a_machine_cannot_have_is_refused_before_anything_is_made() {
     };
     refused(&["-c", "security.privileged=true"], "it is for containers only");
     refused(&["-c", "security.csm=true"], "security.secureboot=false");
-    refused(&["-d", "d,type=disk,source=/tmp,path=/mnt"], "shared-directories");
-    refused(&["-d", "d,type=unix-char,source=/dev/null,path=/dev/x"], "unix-devices");
+    refused(&["-d", "d,type=disk", "-d", "d,source=/tmp", "-d", "d,path=/mnt"], "shared-directories");
+    refused(&["-d", "d,type=unix-char", "-d", "d,source=/dev/null", "-d", "d,path=/dev/x"], "unix-devices");
     refused(&["-d", "root,size=1MiB"], "a disk cannot shrink");
     let wrong = daemon.stapes(&["create", "busybox", "v1", "--vm"]);
     assert!(wrong.code != 0 && wrong.stderr.contains("is for a container"), "{}", wrong.stderr);

@@ -91,7 +91,7 @@ pub fn state(state: &InstanceState) -> api::InstanceState {
         },
         network,
         pid: state.pid.into(),
-        processes: if running { signed(state.usage.processes) } else { 0 },
+        processes: state.processes.map_or(-1, signed),
         cpu: api::InstanceStateCPU { usage: signed(state.usage.cpu_nanoseconds), allocated_time: 0 },
         started_at: started.filter(|_| running).map_or_else(api::Timestamp::zero, Into::into),
         os_info: state.os.clone().map(|os| api::InstanceStateOSInfo {

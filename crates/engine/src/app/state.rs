@@ -25,6 +25,8 @@ pub struct InstanceState {
     /// Seconds since 1970, 0 when it does not run.
     pub started_at: i64,
     pub usage: Usage,
+    /// `None`: nobody who is asked knows.
+    pub processes: Option<u64>,
     /// `limits.memory`, or the host's memory.
     pub memory_total: u64,
     /// Bytes of the root volume, where the pool counts them.
@@ -111,6 +113,7 @@ impl Engine {
             pid: 0,
             started_at: 0,
             usage: Usage::default(),
+            processes: Some(0),
             memory_total: 0,
             root_used: None,
             root_size: None,
@@ -130,7 +133,11 @@ impl Engine {
             ..stopped
         };
         match live.running.inside() {
-            Inside::Namespaces => InstanceState { nics: nics(net, &live, &instance.id).unwrap_or_default(), ..state },
+            Inside::Namespaces => InstanceState {
+                processes: Some(state.usage.processes),
+                nics: nics(net, &live, &instance.id).unwrap_or_default(),
+                ..state
+            },
             Inside::Guest(told) => self.told_state(net, instance, state, told),
         }
     }
@@ -145,12 +152,12 @@ impl Engine {
     ) -> InstanceState {
         let ports = self.ports(net, instance).unwrap_or_default();
         let Some(told) = told else {
-            // How many processes run inside, nobody knows; QEMU's threads are none of them.
-            state.usage.processes = 0;
+            // QEMU's threads are no processes of the guest's.
+            state.processes = None;
             state.nics = ports.into_iter().map(|port| (port.name.clone(), port.nic)).collect();
             return state;
         };
-        state.usage.processes = told.processes;
+        state.processes = Some(told.processes);
         state.usage.memory_bytes = told.memory_used;
         state.usage.memory_peak_bytes = 0;
         state.usage.swap_bytes = told.swap_used;
