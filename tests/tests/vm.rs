@@ -391,8 +391,10 @@ fn whole_files_are_put_in_place(running: &dyn Running) {
     assert_eq!(output(running, "cat /tmp/new/file").0, "content", "nothing changes before it is put in place");
     running.file(&FileRequest::PutInPlace { path: path(), file: file.clone() }).unwrap();
     assert_eq!(output(running, "stat -c '%u %a %s' /tmp/new/file").0, "3 640 300000\n");
+    let read = running.file(&FileRequest::Read { path: path() }).unwrap();
+    let FileReply::Opened { file: GuestFile::Remote(read), .. } = read else { panic!() };
     let mut back = Vec::new();
-    remote.read_piece(&mut back, 1 << 20, 0).unwrap();
+    read.read_piece(&mut back, 1 << 20, 0).unwrap();
     assert!(back == content);
     let host = GuestFile::Local(Arc::new(File::open("/dev/null").unwrap()));
     let other = running.file(&FileRequest::PutInPlace { path: path(), file: host }).unwrap_err();

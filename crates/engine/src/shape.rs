@@ -26,10 +26,10 @@ pub(crate) trait Shape: Sync {
     /// Fills the volume of an instance that is made from no image.
     fn fill_empty(&self, volume: &Path) -> Result<()>;
 
-    /// The size of the root where its device names none; `None`: the pool's.
-    fn default_size(&self) -> Option<ByteSize>;
+    /// Bytes that the root may have; `None`: as many as its pool. Where its volume is, may take a while to say.
+    fn size(&self, expanded: &Expanded, volume: &dyn Fn() -> Option<PathBuf>) -> Option<u64>;
 
-    /// Gives the root the size that its device asks for.
+    /// Gives the root the size that its device asks for, or the usual one.
     fn set_size(&self, pool: &dyn Pool, volume: &VolumeRef, size: Option<ByteSize>) -> Result<()>;
 
     /// Its own log, as the API lists it.
@@ -88,8 +88,8 @@ impl Shape for Tree {
         fs::create_dir(&root).map_err(|error| Error::failed(format!("failed to make {}", root.display()), error))
     }
 
-    fn default_size(&self) -> Option<ByteSize> {
-        None
+    fn size(&self, expanded: &Expanded, _: &dyn Fn() -> Option<PathBuf>) -> Option<u64> {
+        Some(expanded.root_size().ok()??.as_bytes())
     }
 
     fn set_size(&self, pool: &dyn Pool, volume: &VolumeRef, size: Option<ByteSize>) -> Result<()> {
@@ -138,7 +138,7 @@ struct Hardware;
 
 const KIND: InstanceType = InstanceType::VirtualMachine;
 
-/// As Incus.
+/// Unless more was asked for, or came with the image; as Incus.
 const DISK: ByteSize = ByteSize::bytes(10 << 30);
 
 impl Shape for Hardware {
@@ -154,8 +154,8 @@ impl Shape for Hardware {
         made.map(drop).map_err(|error| Error::failed(format!("failed to make {}", disk.display()), error))
     }
 
-    fn default_size(&self) -> Option<ByteSize> {
-        Some(DISK)
+    fn size(&self, _: &Expanded, volume: &dyn Fn() -> Option<PathBuf>) -> Option<u64> {
+        Some(fs::metadata(volume()?.join(DISK_FILE)).ok()?.len())
     }
 
     /// The disk's size is the cap. A quota on what the pool needs for it would have to be larger, since a file system that
@@ -164,7 +164,8 @@ impl Shape for Hardware {
         let disk = pool.volume_path(volume).join(DISK_FILE);
         let failed = |error| Error::failed(format!("failed to grow {}", disk.display()), error);
         let file = fs::OpenOptions::new().write(true).open(&disk).map_err(failed)?;
-        let (has, wanted) = (file.metadata().map_err(failed)?.len(), size.unwrap_or(DISK).as_bytes());
+        let has = file.metadata().map_err(failed)?.len();
+        let wanted = size.map_or(has.max(DISK.as_bytes()), ByteSize::as_bytes);
         if wanted < has {
             let has = ByteSize::bytes(has);
             return Err(Error::invalid("size", format!("the disk has {has} already, and a disk cannot shrink")));

@@ -1,6 +1,6 @@
 //! Looking at instances: profiles merged in, validity as a whole, the copy that a client may edit.
 
-use stapes_model::{ByteSize, InstanceType, ProfileName, ProjectName, keys::Host};
+use stapes_model::{ByteSize, ProfileName, ProjectName, keys::Host};
 
 use crate::{
     Engine, Error, Result,
@@ -43,14 +43,14 @@ impl Expanded {
         self.flag(key) == Some(true)
     }
 
-    /// The size that the root disk asks for, or that it has in an instance of this type if it does not.
-    pub(crate) fn root_size(&self, kind: InstanceType) -> Result<Option<ByteSize>> {
+    /// The size that the root disk asks for.
+    pub fn root_size(&self) -> Result<Option<ByteSize>> {
         let root = self.devices.values().find(|device| device.get("path").is_some_and(|path| path == "/"));
         let size = root.and_then(|device| device.get("size")).filter(|size| !size.is_empty());
         let size = size.map(|text| {
             text.parse().map_err(|error: stapes_model::SizeError| Error::invalid("size", error.to_string()))
         });
-        Ok(size.transpose()?.or(shape::of(kind).default_size()))
+        size.transpose()
     }
 }
 

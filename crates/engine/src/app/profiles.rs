@@ -94,9 +94,7 @@ impl Engine {
             return Err(Error::Refused("it runs, and its NICs would change; stop it first".to_owned()));
         }
         let (before, nics) = (self.expanded(instance), self.managed_nics(instance)?);
-        if before.root_size(instance.kind)? != after.root_size(instance.kind)?
-            && self.status(instance) != Status::Stopped
-        {
+        if before.root_size()? != after.root_size()? && self.status(instance) != Status::Stopped {
             require(instance.kind, "disk.resize.live")?;
         }
         Ok(Change { changed, claims, _reservation: reservation, before, after, nics })

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use stapes_device::Attachment;
 use stapes_instance::{GuestLink, GuestReport, Inside};
-use stapes_model::{ByteSize, InstanceId, Usage, state::Status};
+use stapes_model::{InstanceId, Usage, state::Status};
+use stapes_storage::VolumeRef;
 use stapes_sys::netlink::Netlink;
 
 use crate::{Engine, Error, Result, live::LiveInstance, records, shape};
@@ -90,7 +91,8 @@ impl Engine {
                 let limit = shape::of(instance.kind).memory(&expanded.config, &host);
                 let mut state = self.state_of(&mut net, instance, limit.unwrap_or(host.memory.as_bytes()));
                 state.root_used = usages.get(&instance.id).copied();
-                state.root_size = expanded.root_size(instance.kind).ok().flatten().map(ByteSize::as_bytes);
+                let volume = || Some(self.pool(&instance.pool).ok()?.volume_path(&VolumeRef::instance(&instance.id)));
+                state.root_size = shape::of(instance.kind).size(expanded, &volume);
                 state
             };
             Ok(part.iter().map(state).collect())

@@ -72,7 +72,7 @@ impl Engine {
 
     /// Gives the root volume of an instance the size that its disk device asks for `after` a change; none lifts it.
     pub(crate) fn change_quota(&self, instance: &records::Instance, before: &Expanded, after: &Expanded) -> Result<()> {
-        if after.root_size(instance.kind)? == before.root_size(instance.kind)? {
+        if after.root_size()? == before.root_size()? {
             return Ok(());
         }
         self.set_root_size(instance, after)
@@ -88,7 +88,7 @@ impl Engine {
 
     pub(crate) fn set_root_size(&self, instance: &records::Instance, expanded: &Expanded) -> Result<()> {
         let (pool, volume) = (self.pool(&instance.pool)?, VolumeRef::instance(&instance.id));
-        shape::of(instance.kind).set_size(&*pool, &volume, expanded.root_size(instance.kind)?)
+        shape::of(instance.kind).set_size(&*pool, &volume, expanded.root_size()?)
     }
 
     /// A stored instance with the revision that the caller's tag was checked against.
@@ -121,7 +121,7 @@ pub(crate) fn check_live(instance: &records::Instance, before: &Expanded, after:
             "devices cannot be added, changed or removed while the instance runs yet; stop it first",
         ));
     }
-    if before.root_size(instance.kind)? != after.root_size(instance.kind)? {
+    if before.root_size()? != after.root_size()? {
         require(instance.kind, "disk.resize.live")?;
     }
     Ok(())

@@ -192,9 +192,15 @@ async fn a_disk_is_the_image_s_and_grows_but_never_shrinks() {
     let error = host.edit("v1", |edit| drop(edit.devices.insert("root".into(), size("11GiB")))).unwrap_err();
     assert!(error.to_string().contains("a disk cannot shrink"), "{error}");
     assert_eq!(host.instance("v1").devices["root"]["size"], "12GiB");
+    host.edit("v1", |edit| drop(edit.devices.remove("root"))).unwrap();
+    assert_eq!(host.disk("v1").len(), 12 * GIB, "nothing is asked for, so it keeps what it has");
     let devices = BTreeMap::from([("root".to_owned(), size("1GiB"))]);
     let small = host.engine.create_instance(CreateInstance { source, devices, ..host.machine("v2") });
     assert!(refused(small).await.contains("the disk has 2GiB already"));
+    let large = CreateSource::Image(host.add_image(KIND, 'b', 20 * GIB).to_string());
+    done(host.engine.create_instance(CreateInstance { source: large, ..host.machine("v3") })).await;
+    assert_eq!(host.disk("v3").len(), 20 * GIB);
+    host.delete("v3").await;
     assert_eq!(host.volumes().len(), 1);
     host.start("v1").await;
     let error = host.edit("v1", |edit| drop(edit.devices.insert("root".into(), size("13GiB")))).unwrap_err();
