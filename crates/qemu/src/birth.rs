@@ -23,7 +23,7 @@ use crate::{
     command::{self, Descriptors, Recipe},
     config_drive::{self, Entry},
     firmware::{self, FirmwareFiles},
-    running::REBOOTING,
+    running::{BROKEN, REBOOTING},
     taps,
     view::{CONFIG_DRIVE, NVRAM, View},
 };
@@ -224,7 +224,7 @@ fn prepare_config(plan: &Plan, agent: &Path, owner: u32, view: &mut View) -> Res
 
 /// Removes what [`prepare`] made for one run, and what came of it. Only when no machine runs from it.
 pub fn clean_up(run_dir: &Path) {
-    for name in SOCKETS.into_iter().chain([DRIVE_FILE, KEY_FILE, REBOOTING]) {
+    for name in SOCKETS.into_iter().chain([DRIVE_FILE, KEY_FILE, REBOOTING, BROKEN]) {
         let _ = std::fs::remove_file(run_dir.join(name));
     }
 }
