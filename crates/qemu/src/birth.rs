@@ -89,7 +89,7 @@ pub fn prepare(plan: &Plan, agent: &Path, accelerator: Accelerator) -> Result<Bi
         console: FIRST + 3,
         taps: (0..taps.len() as u32).map(|number| FIRST + 4 + number).collect(),
     };
-    let argv = command::arguments(&Recipe {
+    let mut argv = command::arguments(&Recipe {
         name: plan.name.as_str(),
         machine: &seen,
         links: &plan.links,
@@ -99,10 +99,12 @@ pub fn prepare(plan: &Plan, agent: &Path, accelerator: Accelerator) -> Result<Bi
         config_drive: Some(Path::new(CONFIG_DRIVE)),
         fds: &fds,
     });
+    // By its whole name QEMU finds its modules and firmware beside it, without a /proc to look itself up in.
+    argv[0] = program.to_string_lossy().into_owned();
     let program = ProgramPlan {
         id: plan.id,
         name: NAME.to_owned(),
-        path: program.to_string_lossy().into_owned(),
+        path: argv[0].clone(),
         argv,
         environment: BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]),
         uid: owner,
