@@ -17,7 +17,7 @@ use stapes_container::{ContainerDriver, Settings};
 use stapes_image::build::{self, BuildSpec};
 use stapes_instance::{
     Asked, Disk, DiskBus, DiskFormat, Driver, DriverError, Event, ExecIo, ExecSpec, ExitReason, ExitStatus, FileReply,
-    FileRequest, Firmware, GuestFile, Limits, Machine, MachineProfile, Plan, Running, Security,
+    FileRequest, Firmware, GuestFile, Limits, Link, Machine, MachineProfile, Plan, Running, Security,
 };
 use stapes_model::{ByteSize, IdMap, IdRange, InstanceId, InstanceType};
 use stapes_qemu::QemuDriver;
@@ -153,6 +153,20 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        // What a test that failed has left: a shim stays until its instance's end is taken.
+        for entry in fs::read_dir(self.dir.path()).into_iter().flatten().flatten() {
+            let id = entry.file_name().to_string_lossy().strip_prefix("run-").and_then(|id| id.parse().ok());
+            if let Some(id) = id
+                && let Ok(Some(running)) = self.driver.adopt(&id, &entry.path())
+            {
+                let _ = running.kill();
+                let deadline = Instant::now() + PATIENCE;
+                while !matches!(running.next_event(), Some(Event::Exited { .. })) && Instant::now() < deadline {
+                    let _ = socket::wait_readable(running.events_fd(), Duration::from_millis(100));
+                }
+                running.acknowledge_exit();
+            }
+        }
         self.driver.close();
         let _ = self.containers.sweep(&Default::default());
         self.containers.close();
@@ -486,6 +500,60 @@ fn a_reboot_while_nobody_listens_is_done_by_the_machine_itself() {
     running.kill().unwrap();
     assert_eq!(exited(&*running, PATIENCE).0, ExitReason::Killed);
     host.assert_gone(&plan);
+}
+
+const INSIDE: &str = "STAPES_TEST_NETNS";
+
+/// Firmware that finds nothing to boot is a guest too. In a network namespace of its own.
+#[test]
+fn a_machine_has_its_interface_and_its_end_is_told_to_whoever_comes_next() {
+    let Some(_) = host_with(&[NEEDS, &[Need::Tool("unshare"), Need::Tool("ip")]].concat()) else { return };
+    if std::env::var_os(INSIDE).is_none() {
+        let test = "a_machine_has_its_interface_and_its_end_is_told_to_whoever_comes_next";
+        let mut inside = Command::new("unshare");
+        inside.arg("--net").arg(std::env::current_exe().unwrap()).args(["--exact", test]).env(INSIDE, "1");
+        // Where the programs are is told from the place of the first.
+        let done = inside.env("STAPES_TEST_BIN", binaries_dir()).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+        return;
+    }
+    let mut host = Host::new("vmlink");
+    let link = Link {
+        device: "eth0".to_owned(),
+        host_name: "vmtest0".to_owned(),
+        guest_name: "eth0".to_owned(),
+        guest_index: 0,
+        mac: [2, 0, 0, 0, 0, 9],
+        mtu: None,
+        bridge: None,
+        addresses: Vec::new(),
+        gateways: Vec::new(),
+        gateway_mac: None,
+    };
+    let mut plan = Plan { links: vec![link], ..host.plan(5, false) };
+    let disk = File::create(&plan.machine.as_ref().unwrap().disks[0].source).unwrap();
+    disk.set_len(1 << 20).unwrap();
+    let interface = || {
+        let shown = Command::new("ip").args(["-o", "link", "show", "vmtest0"]).output().unwrap();
+        String::from_utf8_lossy(&shown.stdout).into_owned()
+    };
+    for (profile, firmware) in
+        [(MachineProfile::Full, Firmware::Uefi { secure_boot: false }), (MachineProfile::Micro, Firmware::Bios)]
+    {
+        let machine = plan.machine.as_mut().unwrap();
+        (machine.profile, machine.firmware) = (profile, firmware);
+        let running = host.driver.start(&plan).unwrap();
+        assert!(interface().contains("LOWER_UP"), "QEMU holds it: {}", interface());
+        let pid = running.pid();
+        drop(running);
+        host.restart();
+        stapes_sys::process::kill(pid as i32, 9).unwrap();
+        let running = host.driver.adopt(&plan.id, &plan.run_dir).unwrap().unwrap();
+        assert_eq!(exited(&*running, PATIENCE), (ExitReason::Killed, ExitStatus::Signal(9)));
+        assert!(running.request_shutdown().is_err() && interface().is_empty());
+        assert!(host.driver.adopt(&plan.id, &plan.run_dir).unwrap().is_none());
+        host.assert_gone(&plan);
+    }
 }
 
 #[test]

@@ -38,7 +38,8 @@ pub struct ProgramPlan {
 }
 
 /// Who holds programs as instances, so that they outlive the daemon as containers do. The handles that it gives know how
-/// to end, freeze, limit and count a process and to show its console; they refuse commands, files and shutdown requests.
+/// to end, freeze, limit and count a process and to show its console; they refuse commands and files. What it holds is swept
+/// with its own instances: whoever has it sweep names the ids of programs too.
 pub trait Supervise: Send + Sync {
     /// Starts the program and returns once its first instruction runs, or says which step failed; then nothing is left
     /// behind. `fds` are its descriptors 3, 4, …; `console` is the master of a terminal whose slave is one of them.

@@ -23,7 +23,7 @@ use crate::{
     command::{self, Descriptors, Recipe},
     config_drive::{self, Entry},
     firmware::{self, FirmwareFiles},
-    running::REBOOTING,
+    running::{BROKEN, REBOOTING},
     taps,
     view::{CONFIG_DRIVE, NVRAM, View},
 };
@@ -89,7 +89,7 @@ pub fn prepare(plan: &Plan, agent: &Path, accelerator: Accelerator) -> Result<Bi
         console: FIRST + 3,
         taps: (0..taps.len() as u32).map(|number| FIRST + 4 + number).collect(),
     };
-    let argv = command::arguments(&Recipe {
+    let mut argv = command::arguments(&Recipe {
         name: plan.name.as_str(),
         machine: &seen,
         links: &plan.links,
@@ -99,10 +99,12 @@ pub fn prepare(plan: &Plan, agent: &Path, accelerator: Accelerator) -> Result<Bi
         config_drive: Some(Path::new(CONFIG_DRIVE)),
         fds: &fds,
     });
+    // By its whole name QEMU finds its modules and firmware beside it, without a /proc to look itself up in.
+    argv[0] = program.to_string_lossy().into_owned();
     let program = ProgramPlan {
         id: plan.id,
         name: NAME.to_owned(),
-        path: program.to_string_lossy().into_owned(),
+        path: argv[0].clone(),
         argv,
         environment: BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]),
         uid: owner,
@@ -224,7 +226,7 @@ fn prepare_config(plan: &Plan, agent: &Path, owner: u32, view: &mut View) -> Res
 
 /// Removes what [`prepare`] made for one run, and what came of it. Only when no machine runs from it.
 pub fn clean_up(run_dir: &Path) {
-    for name in SOCKETS.into_iter().chain([DRIVE_FILE, KEY_FILE, REBOOTING]) {
+    for name in SOCKETS.into_iter().chain([DRIVE_FILE, KEY_FILE, REBOOTING, BROKEN]) {
         let _ = std::fs::remove_file(run_dir.join(name));
     }
 }

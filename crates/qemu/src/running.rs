@@ -44,6 +44,9 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
 /// In the run directory while a machine ends because its guest asked to be started again.
 pub const REBOOTING: &str = "rebooting";
 
+/// There while a machine ends because its processors cannot go on.
+pub const BROKEN: &str = "broken";
+
 /// Numbers of commands, of which the agent takes no more than these.
 const EXECS: u32 = 1 << 29;
 
@@ -168,7 +171,12 @@ impl Machine {
                 false => failed(MonitorError::Gone),
             });
         };
-        open.execute(command, arguments, PATIENCE).map_err(|error| match error {
+        let answer = open.execute(command, arguments, PATIENCE);
+        if self.over.load(Ordering::Relaxed) {
+            // It was closed meanwhile, by someone who does not wait for answers.
+            *monitor = None;
+        }
+        answer.map_err(|error| match error {
             MonitorError::Gone => DriverError::NotRunning { id: self.id },
             error => failed(error),
         })
@@ -209,6 +217,13 @@ impl Machine {
                 let _ = std::fs::write(self.run_dir.join(REBOOTING), "");
                 let _ = news.tell("quit");
             }
+            // By a monitor, for want of space, or because the hardware cannot go on: only QEMU knows.
+            "STOP" => drop(news.tell("query-status")),
+            Events::ANSWER if data.get("status").and_then(Value::as_str) == Some("internal-error") => {
+                tracing::error!(id = %self.id, "the accelerator cannot run this guest any further: it is ended");
+                let _ = std::fs::write(self.run_dir.join(BROKEN), "");
+                let _ = news.tell("quit");
+            }
             _ => {}
         }
     }
@@ -226,13 +241,16 @@ impl Machine {
     /// QEMU or its shim is gone: what was theirs is closed, and who comes next can have it.
     fn close(&self) {
         self.over.store(true, Ordering::Relaxed);
-        lock(&self.monitor).take();
+        if let Ok(mut monitor) = self.monitor.try_lock() {
+            monitor.take();
+        }
         lock(&self.news).take();
         lock(&self.agent).take();
     }
 
     fn why(&self, status: ExitStatus) -> ExitReason {
         match status {
+            ExitStatus::Code(0) if self.run_dir.join(BROKEN).exists() => ExitReason::Killed,
             ExitStatus::Code(0) if self.run_dir.join(REBOOTING).exists() => ExitReason::Reboot,
             ExitStatus::Code(0) => ExitReason::Halt,
             // A guest that panicked ends QEMU with an error.
@@ -287,7 +305,8 @@ impl Running for Machine {
 
     fn is_frozen(&self) -> Result<bool, DriverError> {
         let status = self.ask("query-status", &Value::Null)?;
-        Ok(status["status"] == "paused")
+        // A disk without space stops its machine as well, and a thaw lets it try again.
+        Ok(status["status"] == "paused" || status["status"] == "io-error")
     }
 
     fn exec(&self, spec: &ExecSpec, io: ExecIo) -> Result<ExecHandle, DriverError> {

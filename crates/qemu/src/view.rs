@@ -17,7 +17,7 @@ const INITRD: &str = "/machine/initrd";
 /// Beneath the prefix that QEMU was installed in: libraries and modules, firmware, option ROMs.
 const OF_PREFIX: [&str; 6] = ["lib", "lib64", "libexec", "share/qemu", "share/seabios", "share/ipxe"];
 /// What the dynamic loader wants.
-const OF_ROOT: [&str; 3] = ["lib", "lib64", "etc/ld.so.cache"];
+const OF_ROOT: [&str; 5] = ["lib", "lib64", "usr/lib", "usr/lib64", "etc/ld.so.cache"];
 
 /// A view under construction.
 #[derive(Debug, Default)]
