@@ -80,8 +80,8 @@ pub trait Running: Send + Sync {
     /// Counters of now, read from the host without asking the guest.
     fn usage(&self) -> Result<Usage, DriverError>;
 
-    /// Where links, addresses and processes of its inside are to be looked for. May ask the guest, which has a fraction of
-    /// a second to answer.
+    /// Where links, addresses and processes of its inside are to be looked for. May ask the guest, which has a second
+    /// to answer.
     fn inside(&self) -> Inside {
         Inside::Namespaces
     }

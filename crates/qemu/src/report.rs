@@ -14,8 +14,10 @@ use stapes_model::keys::parse_mac;
 
 use crate::agent::{AgentError, Link};
 
-/// How long a question waits for its own answer.
+/// How long a question waits for its own answer where there is an earlier one to fall back on, and where there is none: a
+/// guest that runs in software takes some 300 ms.
 const PATIENCE: Duration = Duration::from_millis(200);
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 /// An older answer is none.
 const AGE: Duration = Duration::from_secs(30);
 
@@ -41,11 +43,14 @@ impl Reports {
         if let Some(asked) = state.asked.take() {
             state.take(asked, Duration::ZERO);
         }
-        if state.asked.is_none() {
-            state.take(link.begin(Request::State), PATIENCE);
+        if state.last.as_ref().is_some_and(|(at, _)| at.elapsed() >= AGE) {
+            state.last = None;
         }
-        let (at, report) = state.last.as_ref()?;
-        (at.elapsed() < AGE).then(|| report.clone())
+        if state.asked.is_none() {
+            let patience = if state.last.is_some() { PATIENCE } else { FIRST_PATIENCE };
+            state.take(link.begin(Request::State), patience);
+        }
+        state.last.as_ref().map(|(_, report)| report.clone())
     }
 }
 

@@ -191,8 +191,10 @@ impl Engine {
                 prefix: if address.is_ipv4() { ipv4_prefix } else { 64 },
                 scope: scope(address),
             };
+            // Who has not sent anything has not taken its address yet.
+            let talks = own.packets_received > 0;
             let nic = NicState {
-                addresses: link.addresses.into_iter().map(address).collect(),
+                addresses: link.addresses.into_iter().filter(|_| talks).map(address).collect(),
                 mac: Some(link.mac),
                 host_name: link.host_name,
                 // What the host receives, the guest sent.

@@ -669,6 +669,19 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_that_tells_nothing_of_itself_is_waited_for_once_and_not_called_silent() {
+        let (_agents, link, _told) = linked();
+        let reports = crate::report::Reports::default();
+        assert_eq!(reports.of(&link), None);
+        let begun = std::time::Instant::now();
+        for _ in 0..100 {
+            assert_eq!(reports.of(&link), None);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(50), "each would wait a second");
+        assert!(link.ask(Request::Ping, Vec::new(), PATIENCE).is_ok());
+    }
+
+    #[test]
     fn a_silent_guest_is_not_waited_for_twice_until_it_is_heard() {
         let (_agents, link, _told) = linked();
         let short = Duration::from_millis(30);
