@@ -18,8 +18,8 @@ use std::{
 use serde_json::{Map, Value, json};
 use stapes_agent_api::{Exec, FailureKind, KEY_BYTES, PowerAction, Reply, Request};
 use stapes_instance::{
-    Accelerator, Asked, DriverError, Event, ExecHandle, ExecIo, ExecSpec, ExitReason, ExitStatus, FileReply,
-    FileRequest, Inside, Limits, Running, Usage,
+    Asked, DriverError, Event, ExecHandle, ExecIo, ExecSpec, ExitReason, ExitStatus, FileReply, FileRequest, Inside,
+    Limits, Running, Usage,
 };
 use stapes_model::InstanceId;
 
@@ -72,8 +72,8 @@ pub struct Machine {
     last_exec: AtomicU32,
     over: AtomicBool,
     reports: Reports,
-    /// Who executes the guest's instructions, once QEMU was asked.
-    accelerator: OnceLock<Accelerator>,
+    /// Who executes the guest's instructions, once somebody wanted to know.
+    accelerator: OnceLock<String>,
 }
 
 /// What only the guest can do, and its agent did not.
@@ -259,6 +259,12 @@ impl Machine {
     }
 }
 
+/// What follows `-accel` on a command line of words that zero bytes end, without its options.
+fn accelerator(line: &[u8]) -> Option<String> {
+    let word = line.split(|byte| *byte == 0).skip_while(|word| *word != b"-accel").nth(1)?;
+    String::from_utf8(word.split(|byte| *byte == b',').next()?.to_vec()).ok()
+}
+
 /// Reads `portw[0x0602] = 0x0120`. A register that is not there reads as ones.
 fn power_button_armed(said: &str) -> bool {
     const PWRBTN_EN: u32 = 1 << 8;
@@ -374,18 +380,14 @@ impl Running for Machine {
     }
 
     fn facts(&self) -> BTreeMap<String, String> {
+        // It was told at its birth, whoever its daemon was then; QEMU may be too busy to be asked.
+        let born = || std::fs::read(format!("/proc/{}/cmdline", self.pid())).ok().and_then(|line| accelerator(&line));
         if self.accelerator.get().is_none()
-            && let Ok(said) = self.ask("query-kvm", &Value::Null)
+            && let Some(found) = born()
         {
-            let kvm = said["enabled"] == true;
-            let _ = self.accelerator.set(if kvm { Accelerator::Kvm } else { Accelerator::Tcg });
+            let _ = self.accelerator.set(found);
         }
-        let word = |accelerator: &Accelerator| match accelerator {
-            Accelerator::Kvm => "kvm",
-            Accelerator::Tcg => "tcg",
-        };
-        let known = self.accelerator.get().map(|known| ("accelerator".to_owned(), word(known).to_owned()));
-        known.into_iter().collect()
+        self.accelerator.get().map(|known| ("accelerator".to_owned(), known.clone())).into_iter().collect()
     }
 
     fn update_limits(&self, limits: &Limits) -> Result<(), DriverError> {
@@ -434,6 +436,13 @@ impl Running for Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_accelerator_is_read_from_the_command_line() {
+        assert_eq!(accelerator(b"qemu\0-accel\0tcg,thread=multi\0-cpu\0max\0").as_deref(), Some("tcg"));
+        assert_eq!(accelerator(b"qemu\0-accel\0kvm\0").as_deref(), Some("kvm"));
+        assert_eq!(accelerator(b"qemu\0-accel"), None);
+    }
 
     #[test]
     fn the_power_button_s_register_is_read() {
