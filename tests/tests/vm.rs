@@ -21,7 +21,7 @@ use stapes_instance::{
 };
 use stapes_model::{ByteSize, IdMap, IdRange, InstanceId, InstanceType};
 use stapes_qemu::QemuDriver;
-use stapes_sys::socket;
+use stapes_sys::{loopdev, socket};
 use stapes_testkit::{Need, binaries_dir, host_with};
 
 const NEEDS: &[Need] = &[
@@ -480,10 +480,10 @@ const INSIDE: &str = "STAPES_TEST_NETNS";
 
 /// Firmware that finds nothing to boot is a guest too. In a network namespace of its own.
 #[test]
-fn a_machine_has_its_interface_and_its_end_is_told_to_whoever_comes_next() {
+fn a_machine_has_its_devices_and_its_end_is_told_to_whoever_comes_next() {
     let Some(_) = host_with(&[NEEDS, &[Need::Tool("unshare"), Need::Tool("ip")]].concat()) else { return };
     if std::env::var_os(INSIDE).is_none() {
-        let test = "a_machine_has_its_interface_and_its_end_is_told_to_whoever_comes_next";
+        let test = "a_machine_has_its_devices_and_its_end_is_told_to_whoever_comes_next";
         let mut inside = Command::new("unshare");
         inside.arg("--net").arg(std::env::current_exe().unwrap()).args(["--exact", test]).env(INSIDE, "1");
         // Where the programs are is told from the place of the first.
@@ -507,6 +507,19 @@ fn a_machine_has_its_interface_and_its_end_is_told_to_whoever_comes_next() {
     let mut plan = Plan { links: vec![link], ..host.plan(5, false) };
     let disk = File::create(&plan.machine.as_ref().unwrap().disks[0].source).unwrap();
     disk.set_len(1 << 20).unwrap();
+    let backing =
+        File::options().create(true).truncate(true).read(true).write(true).open(host.dir.path().join("block"));
+    let backing = backing.unwrap();
+    backing.set_len(1 << 20).unwrap();
+    let block = loopdev::attach(&backing, loopdev::Options { autoclear: true, ..Default::default() }).unwrap();
+    let machine = plan.machine.as_mut().unwrap();
+    let device = Disk {
+        device: "block".to_owned(),
+        source: block.path().to_owned(),
+        bus: DiskBus::VirtioBlk,
+        ..machine.disks[0].clone()
+    };
+    machine.disks.push(device);
     let interface = || {
         let shown = Command::new("ip").args(["-o", "link", "show", "vmtest0"]).output().unwrap();
         String::from_utf8_lossy(&shown.stdout).into_owned()
@@ -528,6 +541,7 @@ fn a_machine_has_its_interface_and_its_end_is_told_to_whoever_comes_next() {
         assert!(host.driver.adopt(&plan.id, &plan.run_dir).unwrap().is_none());
         host.assert_gone(&plan);
     }
+    block.detach().unwrap();
 }
 
 #[test]
