@@ -359,15 +359,15 @@ fn a_machine_boots_does_what_it_is_told_and_powers_off() {
 
 fn a_pty_is_a_terminal(running: &dyn Running) {
     let io = ExecIo::Pty { columns: 91, rows: 17 };
-    let handle = running.exec(&spec("stty size; read line; stty size; echo got $line; exit 5"), io).unwrap();
+    let script = "stty size; until stty size | grep -q '40 100'; do sleep 0.1; done; echo resized; \
+                  read line; echo got $line; exit 5";
+    let handle = running.exec(&spec(script), io).unwrap();
     let mut terminal = File::from(handle.pty.unwrap());
     read_until(&mut terminal, "17 91");
     stapes_sys::pty::resize(terminal.as_fd(), 100, 40).unwrap();
-    // The new size is seen and sent on the way, without an answer that could be waited for.
-    std::thread::sleep(Duration::from_secs(2));
+    read_until(&mut terminal, "resized");
     terminal.write_all(b"typed\n").unwrap();
-    let seen = read_until(&mut terminal, "got typed");
-    assert!(seen.contains("40 100"), "{seen}");
+    read_until(&mut terminal, "got typed");
     assert_eq!(exec_end(running, handle.exec), ExitStatus::Code(5));
 }
 
