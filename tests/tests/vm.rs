@@ -21,7 +21,7 @@ use stapes_instance::{
 };
 use stapes_model::{ByteSize, IdMap, IdRange, InstanceId, InstanceType};
 use stapes_qemu::QemuDriver;
-use stapes_sys::socket;
+use stapes_sys::{loopdev, socket};
 use stapes_testkit::{Need, binaries_dir, host_with};
 
 const NEEDS: &[Need] = &[
@@ -359,15 +359,15 @@ fn a_machine_boots_does_what_it_is_told_and_powers_off() {
 
 fn a_pty_is_a_terminal(running: &dyn Running) {
     let io = ExecIo::Pty { columns: 91, rows: 17 };
-    let handle = running.exec(&spec("stty size; read line; stty size; echo got $line; exit 5"), io).unwrap();
+    let script = "stty size; until stty size | grep -q '40 100'; do sleep 0.1; done; echo resized; \
+                  read line; echo got $line; exit 5";
+    let handle = running.exec(&spec(script), io).unwrap();
     let mut terminal = File::from(handle.pty.unwrap());
     read_until(&mut terminal, "17 91");
     stapes_sys::pty::resize(terminal.as_fd(), 100, 40).unwrap();
-    // The new size is seen and sent on the way, without an answer that could be waited for.
-    std::thread::sleep(Duration::from_secs(2));
+    read_until(&mut terminal, "resized");
     terminal.write_all(b"typed\n").unwrap();
-    let seen = read_until(&mut terminal, "got typed");
-    assert!(seen.contains("40 100"), "{seen}");
+    read_until(&mut terminal, "got typed");
     assert_eq!(exec_end(running, handle.exec), ExitStatus::Code(5));
 }
 
@@ -506,10 +506,10 @@ const INSIDE: &str = "STAPES_TEST_NETNS";
 
 /// Firmware that finds nothing to boot is a guest too. In a network namespace of its own.
 #[test]
-fn a_machine_has_its_interface_and_its_end_is_told_to_whoever_comes_next() {
+fn a_machine_has_its_devices_and_its_end_is_told_to_whoever_comes_next() {
     let Some(_) = host_with(&[NEEDS, &[Need::Tool("unshare"), Need::Tool("ip")]].concat()) else { return };
     if std::env::var_os(INSIDE).is_none() {
-        let test = "a_machine_has_its_interface_and_its_end_is_told_to_whoever_comes_next";
+        let test = "a_machine_has_its_devices_and_its_end_is_told_to_whoever_comes_next";
         let mut inside = Command::new("unshare");
         inside.arg("--net").arg(std::env::current_exe().unwrap()).args(["--exact", test]).env(INSIDE, "1");
         // Where the programs are is told from the place of the first.
@@ -533,6 +533,19 @@ fn a_machine_has_its_interface_and_its_end_is_told_to_whoever_comes_next() {
     let mut plan = Plan { links: vec![link], ..host.plan(5, false) };
     let disk = File::create(&plan.machine.as_ref().unwrap().disks[0].source).unwrap();
     disk.set_len(1 << 20).unwrap();
+    let backing =
+        File::options().create(true).truncate(true).read(true).write(true).open(host.dir.path().join("block"));
+    let backing = backing.unwrap();
+    backing.set_len(1 << 20).unwrap();
+    let block = loopdev::attach(&backing, loopdev::Options { autoclear: true, ..Default::default() }).unwrap();
+    let machine = plan.machine.as_mut().unwrap();
+    let device = Disk {
+        device: "block".to_owned(),
+        source: block.path().to_owned(),
+        bus: DiskBus::VirtioBlk,
+        ..machine.disks[0].clone()
+    };
+    machine.disks.push(device);
     let interface = || {
         let shown = Command::new("ip").args(["-o", "link", "show", "vmtest0"]).output().unwrap();
         String::from_utf8_lossy(&shown.stdout).into_owned()
@@ -554,6 +567,7 @@ fn a_machine_has_its_interface_and_its_end_is_told_to_whoever_comes_next() {
         assert!(host.driver.adopt(&plan.id, &plan.run_dir).unwrap().is_none());
         host.assert_gone(&plan);
     }
+    block.detach().unwrap();
 }
 
 #[test]

@@ -257,7 +257,7 @@ impl Inner {
         group.delegate(plan.idmap.root()).map_err(limited)?;
         group.apply_to_new(&plan.limits).map_err(limited)?;
         if !plan.nodes.is_empty() || !self.pool.v1_devices() {
-            group.allow_devices(&render::device_rules(plan)).map_err(limited)?;
+            group.allow_devices(&render::device_rules(&plan.nodes)).map_err(limited)?;
         }
         let directories = v2_directories(group).map_err(|error| start_error(id, "failed to open its groups", error))?;
         let fds: Vec<_> = directories.iter().map(AsFd::as_fd).collect();

@@ -133,13 +133,13 @@ pub fn place(start: &mut wire::Start, group: &Group) {
     start.cgroup.v2_directories = group.v2_dir(Leaf::Payload).is_some();
 }
 
-/// The plan's nodes as rules for the group.
-pub fn device_rules(plan: &Plan) -> Vec<DeviceRule> {
+/// What everybody may open, and these nodes, as rules for the group.
+pub fn device_rules(nodes: &[stapes_instance::DeviceNode]) -> Vec<DeviceRule> {
     let rule = |node: &stapes_instance::DeviceNode| match node.block {
         true => DeviceRule::block(node.major, node.minor),
         false => DeviceRule::char(node.major, node.minor),
     };
-    stapes_cgroup::DEFAULT_DEVICES.into_iter().chain(plan.nodes.iter().map(rule)).collect()
+    stapes_cgroup::DEFAULT_DEVICES.into_iter().chain(nodes.iter().map(rule)).collect()
 }
 
 /// systemd reads `container` and `container_uuid`, and makes an empty machine-id of the latter.
@@ -169,7 +169,7 @@ pub fn bind(mount: &stapes_instance::Mount) -> wire::BindMount {
     }
 }
 
-fn node(node: &stapes_instance::DeviceNode) -> wire::DeviceNode {
+pub fn node(node: &stapes_instance::DeviceNode) -> wire::DeviceNode {
     wire::DeviceNode {
         device: node.device.clone(),
         source: node.source.display().to_string(),

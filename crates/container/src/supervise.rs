@@ -1,15 +1,12 @@
 //! Programs of the host's under the same shims, groups and handles as containers.
 
 use std::{
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::{FileTypeExt, MetadataExt},
-    },
+    os::fd::{AsFd, OwnedFd},
     path::Path,
     sync::Arc,
 };
 
-use stapes_cgroup::{DEFAULT_DEVICES, DeviceRule, Group, Leaf};
+use stapes_cgroup::{Group, Leaf};
 use stapes_instance::{DriverError, ProgramPlan, Running, Supervise};
 use stapes_model::InstanceId;
 use stapes_shim_api as wire;
@@ -48,26 +45,13 @@ fn launch(
     let id = program.id;
     let limited = |error| start_error(id, "failed to set its limits", error);
     group.apply_to_new(&program.limits).map_err(limited)?;
-    let nodes: Vec<_> = program.view.iter().filter_map(|mount| node(&mount.source)).collect();
-    if !nodes.is_empty() || !inner.pool.v1_devices() {
-        let rules: Vec<_> = DEFAULT_DEVICES.into_iter().chain(nodes).collect();
-        group.allow_devices(&rules).map_err(limited)?;
+    if !program.nodes.is_empty() || !inner.pool.v1_devices() {
+        group.allow_devices(&render::device_rules(&program.nodes)).map_err(limited)?;
     }
     let directories = v2_directories(group).map_err(|error| start_error(id, "failed to open its groups", error))?;
     let fds: Vec<_> = own.iter().chain(&directories).map(AsFd::as_fd).collect();
     let request = Request::Launch(Box::new(order(program, group)));
     inner.started(id, &program.run_dir, warm.control.ask(&request, &fds, START_PATIENCE))
-}
-
-/// The rule that lets a device node of the view be opened.
-fn node(source: &Path) -> Option<DeviceRule> {
-    let meta = std::fs::metadata(source).ok()?;
-    let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
-    match meta.file_type() {
-        kind if kind.is_block_device() => Some(DeviceRule::block(major, minor)),
-        kind if kind.is_char_device() => Some(DeviceRule::char(major, minor)),
-        _ => None,
-    }
 }
 
 fn order(program: &ProgramPlan, group: &Group) -> wire::Launch {
@@ -82,8 +66,8 @@ fn order(program: &ProgramPlan, group: &Group) -> wire::Launch {
             environment: program.environment.clone(),
             uid: program.uid,
             gid: program.gid,
-            groups: program.groups.clone(),
             view: program.view.iter().map(render::bind).collect(),
+            nodes: program.nodes.iter().map(render::node).collect(),
             links: program.links.clone(),
         },
         cgroup: wire::CgroupView {

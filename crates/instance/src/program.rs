@@ -8,10 +8,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use stapes_model::{InstanceId, Limits};
 
-use crate::{DriverError, Mount, Running};
+use crate::{DeviceNode, DriverError, Mount, Running};
 
 /// A program of the host's whose life is an instance's life, such as the one that is a virtual machine's hardware. It
-/// runs in namespaces of its own, without a network and without a right, and sees of the host's files only its view.
+/// runs in namespaces of its own, without a network and without a right, and sees of the host's files and devices only what is named here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgramPlan {
     pub id: InstanceId,
@@ -24,10 +24,10 @@ pub struct ProgramPlan {
     pub environment: BTreeMap<String, String>,
     pub uid: u32,
     pub gid: u32,
-    /// Supplementary groups, for device nodes that a group may open.
-    pub groups: Vec<u32>,
-    /// Owners are the host's; device nodes in it may be opened.
+    /// Owners are the host's.
     pub view: Vec<Mount>,
+    /// Made for it alone, with the owner given.
+    pub nodes: Vec<DeviceNode>,
     /// Symbolic links of its root: (path, what it says).
     pub links: Vec<(String, String)>,
     /// As of [`crate::Plan`].

@@ -30,6 +30,7 @@ use crate::{
 
 /// Number of the first descriptor that a program is born with.
 const FIRST: u32 = 3;
+const KVM: &str = "/dev/kvm";
 const DRIVE_FILE: &str = "config.img";
 const AGENT_FILE: &str = "stapes-agent";
 /// Name of QEMU's log, and of its environment's only word.
@@ -64,9 +65,12 @@ pub fn prepare(plan: &Plan, agent: &Path, accelerator: Accelerator) -> Result<Bi
     let program = find_program(&machine.architecture).map_err(|step| refused(plan, step))?;
 
     let mut view = View::of_program(&program);
-    let groups = if accelerator == Accelerator::Kvm { vec![show_kvm(&mut view)] } else { Vec::new() };
+    if accelerator == Accelerator::Kvm {
+        let given = view.give(Path::new(KVM), KVM, false, owner);
+        given.map_err(|error| failed(plan, format!("failed to open {KVM}"), error))?;
+    }
     own_disks(plan, machine, owner)?;
-    let seen = view.of_machine(machine);
+    let seen = view.of_machine(machine, owner).map_err(|error| failed(plan, "failed to open its disks", error))?;
     let firmware = match &machine.firmware {
         Firmware::Uefi { secure_boot } => Some(prepare_firmware(plan, machine, *secure_boot, owner, &mut view)?),
         Firmware::Bios | Firmware::Kernel { .. } => None,
@@ -109,8 +113,8 @@ pub fn prepare(plan: &Plan, agent: &Path, accelerator: Accelerator) -> Result<Bi
         environment: BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]),
         uid: owner,
         gid: owner,
-        groups,
         view: view.mounts,
+        nodes: view.nodes,
         links: view.links,
         run_dir: plan.run_dir.clone(),
         log_dir: plan.log_dir.clone(),
@@ -146,20 +150,13 @@ pub fn find_program(architecture: &str) -> Result<PathBuf, String> {
     })
 }
 
-/// Returns the group that may open it.
-fn show_kvm(view: &mut View) -> u32 {
-    let node = Path::new("/dev/kvm");
-    view.show(node, "/dev/kvm", false);
-    std::fs::metadata(node).map_or(0, |meta| meta.gid())
-}
-
 /// Makes a file the machine's user's, and nobody else's.
 fn own(path: &Path, owner: u32) -> io::Result<()> {
     std::os::unix::fs::chown(path, Some(owner), Some(owner))?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))
 }
 
-/// Disks in the instance's own volume are the machine's user's. Others keep their owners, and must be open to it.
+/// Files in the instance's own volume are the machine's user's. Others keep their owners, and must be open to it.
 fn own_disks(plan: &Plan, machine: &Machine, owner: u32) -> Result<(), DriverError> {
     for disk in &machine.disks {
         let doing = || format!("failed to open {} of device {}", disk.source.display(), disk.device);

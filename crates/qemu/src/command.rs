@@ -275,6 +275,8 @@ fn node(line: &mut Line, device: &str, source: &Path, format: DiskFormat, read_o
         DiskFormat::Raw => "raw",
         DiskFormat::Qcow2 => "qcow2",
     };
+    // A disk beneath /dev is a device, which the driver of files refuses.
+    let protocol = if source.starts_with("/dev") { "host_device" } else { "file" };
     let node = serde_json::json!({
         "node-name": format!("disk-{device}"),
         "driver": driver,
@@ -282,7 +284,7 @@ fn node(line: &mut Line, device: &str, source: &Path, format: DiskFormat, read_o
         "discard": "unmap",
         "detect-zeroes": if read_only { "off" } else { "unmap" },
         "file": {
-            "driver": "file",
+            "driver": protocol,
             "filename": source,
             "read-only": read_only,
             "discard": "unmap",

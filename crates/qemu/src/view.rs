@@ -1,9 +1,13 @@
 //! What QEMU sees of the host's files: its own program and data, and what the machine is made of, under names that tell
 //! nothing of the host.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::{Path, PathBuf},
+};
 
-use stapes_instance::{Firmware, Machine, Mount};
+use stapes_instance::{DeviceNode, Firmware, Machine, Mount};
 
 use crate::firmware::FirmwareFiles;
 
@@ -23,6 +27,7 @@ const OF_ROOT: [&str; 5] = ["lib", "lib64", "usr/lib", "usr/lib64", "etc/ld.so.c
 #[derive(Debug, Default)]
 pub struct View {
     pub mounts: Vec<Mount>,
+    pub nodes: Vec<DeviceNode>,
     pub links: Vec<(String, String)>,
 }
 
@@ -70,13 +75,36 @@ impl View {
         });
     }
 
+    /// Shows a file at `target`, or makes a node beneath /dev for a device, of `owner`, since the host's may be open to root
+    /// alone. Returns where it is.
+    pub fn give(&mut self, source: &Path, target: &str, read_only: bool, owner: u32) -> io::Result<String> {
+        let meta = std::fs::metadata(source)?;
+        let kind = meta.file_type();
+        if !kind.is_block_device() && !kind.is_char_device() {
+            self.show(source, target, read_only);
+            return Ok(target.to_owned());
+        }
+        let target = if target.starts_with("/dev/") { target.to_owned() } else { format!("/dev{target}") };
+        self.nodes.push(DeviceNode {
+            device: "qemu".to_owned(),
+            source: source.to_owned(),
+            target: target.clone(),
+            block: kind.is_block_device(),
+            major: rustix::fs::major(meta.rdev()),
+            minor: rustix::fs::minor(meta.rdev()),
+            mode: if read_only { 0o400 } else { 0o600 },
+            uid: owner,
+            gid: owner,
+        });
+        Ok(target)
+    }
+
     /// Shows the machine's disks and kernel; returns the machine as QEMU sees it.
-    pub fn of_machine(&mut self, machine: &Machine) -> Machine {
+    pub fn of_machine(&mut self, machine: &Machine, owner: u32) -> io::Result<Machine> {
         let mut seen = machine.clone();
         for (number, disk) in seen.disks.iter_mut().enumerate() {
             let target = format!("/disks/{number}");
-            self.show(&disk.source, &target, disk.read_only);
-            disk.source = target.into();
+            disk.source = self.give(&disk.source, &target, disk.read_only, owner)?.into();
         }
         if let Firmware::Kernel { kernel, initrd, .. } = &mut seen.firmware {
             self.show(kernel, KERNEL, true);
@@ -86,7 +114,7 @@ impl View {
                 *initrd = INITRD.into();
             }
         }
-        seen
+        Ok(seen)
     }
 
     /// Shows the firmware's program; returns the files as QEMU sees them.

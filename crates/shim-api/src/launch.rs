@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BindMount, CgroupView, ResourceLimit};
+use crate::{BindMount, CgroupView, DeviceNode, ResourceLimit};
 
 /// A program of the host's whose life is an instance's life. It is born in the instance's control groups, sees nothing of
 /// the host but [`Program::view`], and has no capability.
@@ -34,10 +34,10 @@ pub struct Program {
     pub environment: BTreeMap<String, String>,
     pub uid: u32,
     pub gid: u32,
-    /// Supplementary groups.
-    pub groups: Vec<u32>,
     /// Everything that it sees of the host's files, each at its `target`. Owners are the host's.
     pub view: Vec<BindMount>,
+    /// Device nodes that it has of its own, made for it with the owner and mode given; `source` is not looked at.
+    pub nodes: Vec<DeviceNode>,
     /// Symbolic links of its root: (path, what it says).
     pub links: Vec<(String, String)>,
 }

@@ -31,7 +31,7 @@ fn programs_of_version_1_are_understood() {
     let frames: Vec<Request> =
         lines(include_str!("frames/v1-launch.txt")).iter().map(|line| decode(line.as_bytes()).unwrap()).collect();
     let Request::Launch(launch) = &frames[0] else { panic!() };
-    assert_eq!((launch.id.as_str(), launch.program.uid, launch.program.groups[0]), ("abcdefgh", 1_000_000, 108));
+    assert_eq!((launch.id.as_str(), launch.program.uid, launch.program.nodes[0].minor), ("abcdefgh", 1_000_000, 232));
     assert_eq!((launch.program.argv.len(), launch.program.view[1].read_only), (2, true));
     assert_eq!(launch.program.links[0], ("/lib".to_owned(), "usr/lib".to_owned()));
     assert_eq!((launch.rlimits[0].hard, launch.oom_score_adj), (Some(0), Some(-5)));

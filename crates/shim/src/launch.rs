@@ -55,7 +55,7 @@ fn clone(embryo: &Embryo, channel: OwnedFd, v2: Option<BorrowedFd<'_>>) -> Resul
     made.step(|| "failed to make the program's namespaces".to_owned())
 }
 
-/// Opens what the program is to see and hands all of it over: the view's mounts, its log, its descriptors.
+/// Opens what the program is to see and hands all of it over: the mounts of view and nodes, its log, its descriptors.
 fn set_up(
     born: &Born,
     plan: &mut Launch,
@@ -64,8 +64,9 @@ fn set_up(
     channel: BorrowedFd<'_>,
 ) -> Result<(), StepError> {
     start::limit(born.pid, plan.oom_score_adj, &mut plan.rlimits);
-    let mut all = Vec::with_capacity(plan.program.view.len() + fds.len() + 1);
+    let mut all = Vec::new();
     start::binds(&mut plan.program.view, None, &mut all)?;
+    start::nodes(&plan.program.nodes, 0, &mut all)?;
     all.push(say);
     all.extend(fds);
     start::hand_over(channel, plan, &all)

@@ -55,11 +55,11 @@ fn prepare(channel: &OwnedFd) -> Result<(Launch, Vec<OwnedFd>), StepError> {
         .step(|| "failed to receive the plan".to_owned())?;
     let plan: Launch = stapes_shim_api::decode(&datagram.bytes).step(|| "failed to read the plan".to_owned())?;
     let mut fds = datagram.fds;
-    let views = plan.program.view.len();
-    if fds.len() <= views {
+    let mounts = plan.program.view.len() + plan.program.nodes.len();
+    if fds.len() <= mounts {
         return Err(StepError::new("failed to receive its descriptors", io::Error::from(io::ErrorKind::InvalidData)));
     }
-    let mut own = fds.split_off(views);
+    let mut own = fds.split_off(mounts);
     streams(own.remove(0))?;
     let _ = rustix::process::umask(Mode::from_raw_mode(0o022));
     build(&plan.program, fds)?;
@@ -77,8 +77,8 @@ fn streams(log: OwnedFd) -> Result<(), StepError> {
     rustix::stdio::dup2_stderr(&log).step(step)
 }
 
-/// A root in memory with nothing but the view, and read-only itself.
-fn build(program: &Program, view: Vec<OwnedFd>) -> Result<(), StepError> {
+/// A root in memory with nothing but the view and the nodes, and read-only itself.
+fn build(program: &Program, mounts: Vec<OwnedFd>) -> Result<(), StepError> {
     mount::make_all_private().step(|| "failed to leave the host's mount propagation".to_owned())?;
     let options = [FsOption::Value("mode", "755"), FsOption::Value("size", "256k")];
     let root = mount::new_file_system("tmpfs", &options, NOSUID | NODEV | NOEXEC)
@@ -90,10 +90,10 @@ fn build(program: &Program, view: Vec<OwnedFd>) -> Result<(), StepError> {
         let parent = fs::make_directories(root.as_fd(), &format!("/{parent}"), 0o755).step(step)?;
         rustix::fs::symlinkat(target, &parent, name).step(step)?;
     }
-    for (bind, from) in program.view.iter().zip(view) {
+    let views = program.view.iter().map(|bind| &bind.target);
+    for (target, from) in views.chain(program.nodes.iter().map(|node| &node.target)).zip(mounts) {
         let is_directory = is_directory(from.as_fd());
-        put(root.as_fd(), &bind.target, from.as_fd(), is_directory)
-            .step(|| format!("failed to mount {} on {}", bind.source, bind.target))?;
+        put(root.as_fd(), target, from.as_fd(), is_directory).step(|| format!("failed to mount on {target}"))?;
     }
     mount::set_attributes(root.as_fd(), RDONLY, false).step(|| "failed to make its root read-only".to_owned())?;
     mount::enter_root(root.as_fd()).step(|| "failed to change to its root".to_owned())
@@ -107,7 +107,7 @@ fn execute(channel: &OwnedFd, program: &Program) -> Result<Infallible, StepError
     let rights = || "failed to drop capabilities".to_owned();
     process::reset_signals([SIGPIPE]);
     privilege::drop_bounding(0).map_err(errno).step(rights)?;
-    process::set_ids(program.uid, program.gid, &program.groups)
+    process::set_ids(program.uid, program.gid, &[])
         .step(|| format!("failed to become user {} and group {}", program.uid, program.gid))?;
     // The change of ids has done it already, unless the embryo has served a container, whose start keeps them.
     privilege::set_thread_caps(0, 0, 0).map_err(errno).step(rights)?;

@@ -99,7 +99,7 @@ fn set_up(born: &Born, plan: &mut Start, channel: BorrowedFd<'_>) -> Result<(), 
     limit(pid, plan.oom_score_adj, &mut plan.rlimits);
     let mut mounts = vec![root(plan, users.as_ref())?];
     binds(&mut plan.mounts, users.as_ref(), &mut mounts)?;
-    nodes(plan, &mut mounts)?;
+    nodes(&plan.nodes, plan.ids.map_or(0, |ids| ids.base), &mut mounts)?;
     hand_over(channel, plan, &mounts)?;
     let guest = namespace::open(pid, "net").step(|| "failed to open the network namespace".to_owned())?;
     links::create(&plan.links, guest.as_fd())?;
@@ -161,16 +161,15 @@ pub fn binds(binds: &mut Vec<BindMount>, users: Option<&OwnedFd>, into: &mut Vec
     Ok(())
 }
 
-/// Makes the plan's device nodes in a file system of the host's user namespace (one of the container's would not let
-/// them be opened), with the owners that they are to have inside.
-fn nodes(plan: &Start, into: &mut Vec<OwnedFd>) -> Result<(), StepError> {
-    if plan.nodes.is_empty() {
+/// Makes device nodes in a file system of the host's user namespace (one of a container's would not let them be opened),
+/// with the owners that they are to have, of which 0 is `base`.
+pub fn nodes(nodes: &[DeviceNode], base: u32, into: &mut Vec<OwnedFd>) -> Result<(), StepError> {
+    if nodes.is_empty() {
         return Ok(());
     }
     let place = mount::new_file_system("tmpfs", &[], NOSUID | NOEXEC)
         .step(|| "failed to make a place for device nodes".to_owned())?;
-    let base = plan.ids.map_or(0, |ids| ids.base);
-    for (number, node) in plan.nodes.iter().enumerate() {
+    for (number, node) in nodes.iter().enumerate() {
         let step = || format!("failed to make node {} of device {}", node.target, node.device);
         into.push(make_node(place.as_fd(), &number.to_string(), node, base).step(step)?);
     }

@@ -1,9 +1,14 @@
 //! Programs of the host's in the place of containers.
 
-use std::{fs, io::Read, os::fd::OwnedFd, path::Path};
+use std::{
+    fs,
+    io::Read,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
 use stapes_instance::{
-    DriverError, Event, ExitReason, ExitStatus, Limits, Mount, ProgramPlan, Rlimit, Running, Supervise,
+    DeviceNode, DriverError, Event, ExitReason, ExitStatus, Limits, Mount, ProgramPlan, Rlimit, Running, Supervise,
 };
 use stapes_model::InstanceId;
 use stapes_sys::pty;
@@ -22,7 +27,13 @@ fn view(source: &Path, target: &str, read_only: bool) -> Mount {
     }
 }
 
-/// A shell of busybox's that sees itself, a device node and a file.
+fn node(name: &str, major: u32, minor: u32) -> DeviceNode {
+    let (source, target) = (PathBuf::from("/nowhere"), format!("/dev/{name}"));
+    let device = "test".to_owned();
+    DeviceNode { device, source, target, block: false, major, minor, mode: 0o600, uid: 54321, gid: 54322 }
+}
+
+/// A shell of busybox's that sees itself, two device nodes and a file.
 fn plan(host: &Host, number: u64, script: &str) -> ProgramPlan {
     let id = InstanceId::from_bits(number);
     let (run_dir, log_dir) = (host.dir.join(format!("run-{id}")), host.dir.join(format!("log-{id}")));
@@ -41,13 +52,15 @@ fn plan(host: &Host, number: u64, script: &str) -> ProgramPlan {
         environment: [("WORD".to_owned(), "kept".to_owned())].into(),
         uid: 54321,
         gid: 54322,
-        groups: vec![54323],
         view: vec![
             view(busybox, "/usr/bin/busybox", true),
-            view(Path::new("/dev/urandom"), "/dev/urandom", true),
             view(&file, "/deep/er/file", false),
             Mount { optional: true, ..view(Path::new("/nonexistent"), "/nothing", true) },
         ],
+        // Of /dev/urandom, and of one that nobody may open without being named in its group.
+        nodes: [("urandom", 1, 9), ("loop-control", 10, 237)]
+            .map(|(name, major, minor)| node(name, major, minor))
+            .into(),
         links: vec![("/bin".to_owned(), "usr/bin".to_owned())],
         run_dir,
         log_dir,
@@ -77,7 +90,7 @@ fn a_program_has_its_descriptors_and_its_view_and_no_rights() {
     let script = "b=/bin/busybox; $b id; $b grep -E 'Cap|NoNewPrivs|Groups' /proc/self/status; $b echo $WORD $$; \
                   $b ls / /deep/er; $b cat /deep/er/file; $b echo changed > /deep/er/file; $b echo x > /x; \
                   $b head -c 4 /dev/urandom | $b wc -c; $b echo to-the-console >&3; $b echo to-the-pipe >&4; \
-                  $b echo none >&5; $b sleep 0.1; exit 7";
+                  $b echo none >&5; : < /dev/loop-control && $b echo opened; $b ls -n /dev; $b sleep 0.1; exit 7";
     let plan = plan(&host, 40, script);
     let (mut output, theirs) = std::io::pipe().unwrap();
     let running = launch(&host, &plan, vec![theirs.into()]).unwrap();
@@ -86,10 +99,11 @@ fn a_program_has_its_descriptors_and_its_view_and_no_rights() {
     output.read_to_string(&mut said).unwrap();
     assert_eq!(said, "to-the-pipe\n");
     let log = fs::read_to_string(plan.log_dir.join("shell.log")).unwrap();
-    for wanted in ["uid=54321 gid=54322 groups=54323", "kept 1", "/deep/er:\nfile\n", "of the host", "\n4\n"] {
+    for wanted in ["uid=54321 gid=54322\n", "kept 1", "/deep/er:\nfile\n", "of the host", "\n4\n"] {
         assert!(log.contains(wanted), "{wanted} in {log}");
     }
     assert!(log.contains("/:\nbin\ndeep\ndev\nusr\n"), "nothing else of the host is seen: {log}");
+    assert!(log.contains("opened\n") && log.contains("54321    54322"), "its own nodes: {log}");
     assert!(log.contains("/x: Read-only file system") && log.contains("5: Bad file descriptor"), "{log}");
     let file = fs::read_to_string(host.dir.join("file-40")).unwrap();
     assert_eq!(file, "changed\n");
@@ -107,7 +121,7 @@ fn a_program_cannot_have_capabilities() {
     for name in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert!(status.contains(&format!("{name}:\t0000000000000000\n")), "{status}");
     }
-    assert!(status.contains("NoNewPrivs:\t1\n") && status.contains("Groups:\t54323 \n"), "{status}");
+    assert!(status.contains("NoNewPrivs:\t1\n") && status.contains("Groups:\t \n"), "{status}");
     let links = fs::read_to_string(format!("/proc/{}/net/dev", running.pid())).unwrap();
     assert_eq!(links.lines().skip(2).count(), 1, "a loopback and no other interface: {links}");
     assert!(launch(&host, &plan, Vec::new()).err().unwrap().to_string().contains("running already"));
