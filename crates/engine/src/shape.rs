@@ -8,7 +8,7 @@ use stapes_image::DISK_FILE;
 use stapes_instance::{Disk, DiskFormat, DriverError, Firmware, Machine, MachineProfile, require};
 use stapes_model::{
     ByteSize, InstanceType, Limits,
-    keys::{HARDWARE_KEYS, Host, hardware_from_config, limits_from_config, machine_limits_from_config},
+    keys::{HARDWARE_KEYS, Host, hardware_from_config, limits_from_config, machine_limits_from_config, parse_bool},
 };
 use stapes_storage::{Pool, VolumeRef};
 
@@ -38,8 +38,9 @@ pub(crate) trait Shape: Sync {
     /// How many host ids it needs; none where it shares the host's own.
     fn ids(&self, expanded: &Expanded) -> Option<u32>;
 
-    /// Refuses what the type cannot have, by the capability's name.
-    fn check(&self, expanded: &Expanded, requests: &Requests, host: &Host) -> Result<()>;
+    /// Refuses what the type cannot have, by the capability's name. Of the keys that both types know, only the instance's
+    /// own are judged: a profile serves both.
+    fn check(&self, own: &Config, expanded: &Expanded, requests: &Requests, host: &Host) -> Result<()>;
 
     /// What its groups are told.
     fn limits(&self, config: &Config, host: &Host) -> Result<Limits>;
@@ -105,7 +106,7 @@ impl Shape for Tree {
         (!expanded.is_on("security.privileged")).then_some(blocks * id_ranges::BLOCK)
     }
 
-    fn check(&self, expanded: &Expanded, _: &Requests, host: &Host) -> Result<()> {
+    fn check(&self, _: &Config, expanded: &Expanded, _: &Requests, host: &Host) -> Result<()> {
         self.limits(&expanded.config, host).map(drop)
     }
 
@@ -182,7 +183,13 @@ impl Shape for Hardware {
         Some(id_ranges::BLOCK)
     }
 
-    fn check(&self, expanded: &Expanded, requests: &Requests, host: &Host) -> Result<()> {
+    fn check(&self, own: &Config, expanded: &Expanded, requests: &Requests, host: &Host) -> Result<()> {
+        if own.contains_key("raw.apparmor") {
+            require(KIND, "apparmor").map_err(|error| Error::invalid("raw.apparmor", error.to_string()))?;
+        }
+        if own.get("security.nesting").and_then(|value| parse_bool(value)) == Some(false) {
+            require(KIND, "nesting.off").map_err(|error| Error::invalid("security.nesting", error.to_string()))?;
+        }
         hardware_from_config(&expanded.config, host)?;
         self.limits(&expanded.config, host)?;
         let refused = |device: &str, capability: &str| match require(KIND, capability) {

@@ -55,6 +55,16 @@ pub const CAPABILITIES: &[Capability] = &[
         vm: Support::No("a machine has a kernel of its own, to which nodes of the host mean nothing"),
     },
     Capability {
+        name: "apparmor",
+        container: Support::Yes,
+        vm: Support::No("QEMU has namespaces and a system call filter, and no profile of its own yet"),
+    },
+    Capability {
+        name: "nesting.off",
+        container: Support::Yes,
+        vm: Support::No("to hide virtualization from a guest is not built yet"),
+    },
+    Capability {
         name: "limits.live",
         container: Support::Yes,
         vm: Support::No("processors and memory cannot be plugged in yet; stop it first"),

@@ -107,7 +107,7 @@ impl Engine {
         let expanded = Expanded::merge(profiles, instance);
         stapes_model::keys::validate_profile_config(&without_volatile(&expanded.config))?;
         let requests = stapes_device::requests(&expanded.devices)?;
-        shape::of(instance.kind).check(&expanded, &requests, &limit_host())?;
+        shape::of(instance.kind).check(&own, &expanded, &requests, &limit_host())?;
         self.check_references(&requests)?;
         Ok(expanded)
     }
