@@ -20,6 +20,9 @@ use crate::{
 };
 
 pub(crate) trait Shape: Sync {
+    /// Whether its start takes longer than other work may have to wait for.
+    fn starts_slowly(&self) -> bool;
+
     /// What of a volume a plan names as the instance's root.
     fn root(&self, volume: &Path) -> PathBuf;
 
@@ -80,6 +83,10 @@ pub(crate) fn of(kind: InstanceType) -> &'static dyn Shape {
 struct Tree;
 
 impl Shape for Tree {
+    fn starts_slowly(&self) -> bool {
+        false
+    }
+
     fn root(&self, volume: &Path) -> PathBuf {
         volume.join("rootfs")
     }
@@ -143,6 +150,10 @@ const KIND: InstanceType = InstanceType::VirtualMachine;
 const DISK: ByteSize = ByteSize::bytes(10 << 30);
 
 impl Shape for Hardware {
+    fn starts_slowly(&self) -> bool {
+        true
+    }
+
     fn root(&self, volume: &Path) -> PathBuf {
         volume.to_owned()
     }
