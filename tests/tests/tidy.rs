@@ -70,10 +70,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "cgroup",
             "device",
             "container",
+            "qemu",
         ],
     ),
     ("testkit", &["sys", "client"]),
-    // The libraries whose parsers of foreign bytes the fuzz targets feed; see tests/fuzz_smoke.rs.
+    // The libraries whose parsers of foreign bytes the fuzz targets feed (see tests/fuzz_smoke.rs), and the drivers that
+    // one test puts together without a daemon (tests/vm.rs).
     (
         "tests",
         &[
@@ -82,10 +84,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "api",
             "sys",
             "model",
+            "instance",
+            "cgroup",
+            "container",
+            "qemu",
             "image",
             "network",
             "device",
-            "container",
             "shim-api",
             "agent-api",
         ],

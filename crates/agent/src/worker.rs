@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Seek},
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::fs::FileExt,
@@ -157,7 +157,8 @@ impl Worker {
         if !matches!(answer, FileAnswer::Opened(_) | FileAnswer::Beside(_))
             && file.metadata().map_err(failed)?.len() <= MAX_BYTES as u64
         {
-            file.read_to_end(&mut bytes).map_err(failed)?;
+            // Whoever wrote it left it at its end.
+            file.rewind().and_then(|()| file.read_to_end(&mut bytes)).map_err(failed)?;
             return Ok((Reply::File { answer, handle: None }, bytes));
         }
         let handle = Some(self.keep(file).map_err(failed)?);

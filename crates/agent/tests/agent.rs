@@ -279,6 +279,9 @@ fn a_directory_of_any_size_is_listed() {
     let (answer, handle, names) = host.file(FileOp::Read { path: dir.clone() }).unwrap();
     assert!(matches!(answer, FileAnswer::Listed(_)) && handle.is_none());
     assert_eq!(names, b"one\0");
+    let (answer, _, entries) = host.file(FileOp::List { path: dir.clone() }).unwrap();
+    assert!(matches!(answer, FileAnswer::Entries(_)));
+    assert!(entries.ends_with(b" one\0"), "{}", String::from_utf8_lossy(&entries));
     for number in 0..1500 {
         std::fs::write(format!("{dir}/{number:0120}"), "").unwrap();
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{StatusCode, Timestamp, null_as_default};
+use crate::{StatusCode, Timestamp, is_default, null_as_default};
 
 /// Body of `PUT /1.0/instances/{name}/state`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -46,6 +46,9 @@ pub struct InstanceState {
     #[serde(deserialize_with = "null_as_default")]
     pub started_at: Timestamp,
     pub os_info: Option<InstanceStateOSInfo>,
+    /// How it runs, one line a fact: `accelerator` of a virtual machine; a field of Stapes.
+    #[serde(deserialize_with = "null_as_default", skip_serializing_if = "is_default")]
+    pub stapes_facts: BTreeMap<String, String>,
 }
 
 /// Use of one disk device, in bytes; `total` 0 means no limit.

@@ -7,7 +7,8 @@ use std::{
 };
 
 use stapes_instance::{
-    Access, Create, DriverError, Event, ExitReason, ExitStatus, FileKind, FileMeta, FileReply, FileRequest, WriteMode,
+    Access, Create, DriverError, Event, ExitReason, ExitStatus, FileKind, FileMeta, FileReply, FileRequest, GuestFile,
+    WriteMode,
 };
 use stapes_model::InstanceId;
 use stapes_shim_api as wire;
@@ -27,7 +28,11 @@ pub fn file_op(request: &FileRequest) -> io::Result<(wire::FileOp, Option<OwnedF
             wire::FileOp::Write { path, how, uid, gid, mode }
         }
         R::WriteWhole { uid, gid, mode, .. } => wire::FileOp::WriteWhole { path, uid, gid, mode },
-        R::PutInPlace { file, .. } => return Ok((wire::FileOp::PutInPlace { path }, Some(file.try_clone()?))),
+        R::PutInPlace { file: GuestFile::Local(file), .. } => {
+            return Ok((wire::FileOp::PutInPlace { path }, Some(file.try_clone()?.into())));
+        }
+        // The file of a machine: the instance was another when it was opened.
+        R::PutInPlace { file: GuestFile::Remote(_), .. } => return Err(io::ErrorKind::CrossesDevices.into()),
         R::MakeDirectory { uid, gid, mode, .. } => wire::FileOp::MakeDirectory { path, uid, gid, mode },
         R::MakeSymlink { target, uid, gid, .. } => wire::FileOp::MakeSymlink { path, target, uid, gid },
         R::Remove { recursive, .. } => wire::FileOp::Remove { path, recursive },
@@ -129,8 +134,12 @@ pub fn file_reply(path: &str, answer: wire::FileAnswer, fd: Option<OwnedFd>) -> 
         wire::FileAnswer::Done => FileReply::Done,
         wire::FileAnswer::Meta(found) => FileReply::Meta(meta(found)),
         wire::FileAnswer::Link { target, meta: found } => FileReply::Link { target, meta: meta(found) },
-        wire::FileAnswer::Opened(found) => FileReply::Opened { fd: fd.ok_or_else(missing)?, meta: meta(found) },
-        wire::FileAnswer::Beside(found) => FileReply::Beside { fd: fd.ok_or_else(missing)?, meta: meta(found) },
+        wire::FileAnswer::Opened(found) => {
+            FileReply::Opened { file: fd.ok_or_else(missing)?.into(), meta: meta(found) }
+        }
+        wire::FileAnswer::Beside(found) => {
+            FileReply::Beside { file: fd.ok_or_else(missing)?.into(), meta: meta(found) }
+        }
         wire::FileAnswer::Listed(found) => {
             let bytes = content(path, fd.ok_or_else(missing)?)?;
             let mut names: Vec<String> = bytes

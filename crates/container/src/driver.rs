@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// A little more than the shim's own.
-const START_PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const START_PATIENCE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(10);
 const FILE_PATIENCE: Duration = Duration::from_secs(35);
 
@@ -53,14 +53,14 @@ pub struct Settings {
 
 /// Makes containers run.
 pub struct ContainerDriver {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
     ahead: ReadAhead,
 }
 
 pub(crate) struct Inner {
     cgroups: Cgroups,
     nursery: Arc<Nursery>,
-    pool: Pool,
+    pub pool: Pool,
     registry: Registry,
     host: Host,
     modules: Modules,
@@ -107,7 +107,11 @@ enum CleanError {
     Profile(#[from] LsmError),
 }
 
-fn start_error(id: InstanceId, step: &str, source: impl std::error::Error + Send + Sync + 'static) -> DriverError {
+pub(crate) fn start_error(
+    id: InstanceId,
+    step: &str,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> DriverError {
     DriverError::Start { id, step: step.to_owned(), source: Some(Box::new(source)) }
 }
 
@@ -255,7 +259,7 @@ impl Inner {
         group.delegate(plan.idmap.root()).map_err(limited)?;
         group.apply_to_new(&plan.limits).map_err(limited)?;
         if !plan.nodes.is_empty() || !self.pool.v1_devices() {
-            group.allow_devices(&render::device_rules(plan)).map_err(limited)?;
+            group.allow_devices(&render::device_rules(&plan.nodes)).map_err(limited)?;
         }
         let directories = v2_directories(group).map_err(|error| start_error(id, "failed to open its groups", error))?;
         let fds: Vec<_> = directories.iter().map(AsFd::as_fd).collect();
@@ -268,17 +272,75 @@ impl Inner {
             shim = (begun.elapsed() - prepared).as_micros(),
             "microseconds of a driver's work"
         );
+        self.started(id, &plan.run_dir, reply)
+    }
+
+    /// What the shim said to a start.
+    pub fn started(
+        self: &Arc<Self>,
+        id: InstanceId,
+        run_dir: &Path,
+        reply: Result<(Reply, Vec<OwnedFd>), AskError>,
+    ) -> Result<Arc<dyn Running>, DriverError> {
         match reply {
-            // Root of a privileged instance can write where it would leave things for the next one.
             Ok((Reply::Status(status), fds)) => {
-                let reusable = status.remembered.ids.is_some();
-                Ok(self.handle(id, &plan.run_dir, status, fds, None, reusable)?)
+                // Root of a privileged container can write where it would leave things for the next one.
+                let reusable = status.remembered.ids.is_some() || status.remembered.program;
+                self.handle(id, run_dir, status, fds, None, reusable)
             }
             Ok((Reply::Failed(failure), _)) => Err(DriverError::Start { id, step: failure.message, source: None }),
             Ok(_) => Err(DriverError::Start { id, step: "its shim gave a strange answer".to_owned(), source: None }),
             Err(AskError::Silent { seconds }) => Err(DriverError::ShimSilent { seconds }),
             Err(error) => Err(start_error(id, "its shim did not answer", error)),
         }
+    }
+
+    /// Takes a spare, gives its groups the instance's name, and has `run` start something in it. On an error nothing is left.
+    pub fn begin(
+        self: &Arc<Self>,
+        id: InstanceId,
+        run_dir: &Path,
+        run: impl FnOnce(&Warm, &Group) -> Result<Arc<dyn Running>, DriverError>,
+    ) -> Result<Arc<dyn Running>, DriverError> {
+        let begun = std::time::Instant::now();
+        self.registry.wait_for_cleaning(&id);
+        if Connection::open(run_dir, SHIM_SOCKET).is_ok_and(|found| found.is_some()) {
+            self.retire(id, run_dir)?;
+        }
+        let cleaned = begun.elapsed();
+        let warm = self.pool.take()?;
+        let taken = begun.elapsed();
+        let renamed = self.cgroups.rename(&warm.group, id.as_str()).or_else(|error| {
+            tracing::debug!(%id, error = &error as &dyn std::error::Error, "groups of an earlier run are in the way");
+            self.retire(id, run_dir)?;
+            let doing = "failed to make its control groups";
+            self.cgroups.rename(&warm.group, id.as_str()).map_err(|error| start_error(id, doing, error))
+        });
+        let (group, result) = match renamed {
+            Ok(group) => {
+                let renamed = begun.elapsed();
+                let result = run(&warm, &group);
+                tracing::debug!(
+                    %id,
+                    cleaning = cleaned.as_micros(),
+                    spare = (taken - cleaned).as_micros(),
+                    rename = (renamed - taken).as_micros(),
+                    shim = (begun.elapsed() - renamed).as_micros(),
+                    "microseconds of a birth"
+                );
+                (group, result)
+            }
+            Err(error) => (self.cgroups.group(&warm.group), Err(error)),
+        };
+        if result.is_err() {
+            drop(warm);
+            let cleaned = self.clean_group(&group).map_err(CleanError::from);
+            if let Err(error) = cleaned.and_then(|()| Ok(self.modules.release(&id)?)) {
+                tracing::warn!(%id, error = &error as &dyn std::error::Error, "something of a failed start stays behind");
+            }
+            let _ = std::fs::remove_file(run_dir.join(SHIM_SOCKET));
+        }
+        result
     }
 
     /// A handle from a status and the duplicates of pidfd and console. `reusable` is a shim that this driver forked: one
@@ -312,6 +374,34 @@ impl Inner {
             reusable,
             over: AtomicBool::new(false),
         }))
+    }
+
+    /// See [`Driver::adopt`]; programs are adopted as containers are.
+    pub fn adopt(self: &Arc<Self>, id: InstanceId, run_dir: &Path) -> Result<Option<Arc<dyn Running>>, DriverError> {
+        let failed = |error: io::Error| DriverError::other(format!("failed to reach the shim of {id}"), error);
+        // An end that this driver has told is acknowledged by then.
+        self.registry.wait_for_cleaning(&id);
+        if let Some(connection) = Connection::open(run_dir, SHIM_SOCKET).map_err(failed)? {
+            let ask = |request| connection.ask::<_, Reply>(&request, &[], PATIENCE);
+            let greeted = ask(Request::Hello { version: VERSION }).is_ok();
+            if let (true, Ok((Reply::Status(status), _))) = (greeted, ask(Request::Status))
+                && let Ok((Reply::Descriptors, fds)) = ask(Request::Duplicates)
+            {
+                return self.handle(id, run_dir, status, fds, Some(connection), false).map(Some);
+            }
+        }
+        if let Some(held) = self.registry.held(&id)
+            && !socket::wait_readable(&held.pidfd, Duration::ZERO).unwrap_or(true)
+        {
+            return self.replace_shim(id, run_dir, &held).map(Some);
+        }
+        // Whatever still runs has lost its parent and everyone who held a handle to it.
+        self.registry.retire(id);
+        let result = self.clean(id);
+        self.registry.end_cleaning(id);
+        result.map_err(|error| DriverError::other(format!("failed to clean up after instance {id}"), error))?;
+        let _ = std::fs::remove_file(run_dir.join(SHIM_SOCKET));
+        Ok(None)
     }
 
     /// Puts a new shim in the place of one that died, with what this daemon holds duplicates of.
@@ -349,7 +439,7 @@ fn is_orphaned_spare(name: &str) -> bool {
 }
 
 /// Payload and exec directory of version 2, or none.
-fn v2_directories(group: &Group) -> io::Result<Vec<OwnedFd>> {
+pub(crate) fn v2_directories(group: &Group) -> io::Result<Vec<OwnedFd>> {
     if let Some(exec) = group.v2_dir(Leaf::Exec) {
         // There already, unless the guest, whose group is around it, has removed it.
         let _ = rustix::fs::mkdir(exec, Mode::from_raw_mode(0o755));
@@ -372,74 +462,11 @@ impl Driver for ContainerDriver {
     }
 
     fn start(&self, plan: &Plan) -> Result<Arc<dyn Running>, DriverError> {
-        let (inner, id) = (&self.inner, plan.id);
-        let begun = std::time::Instant::now();
-        inner.registry.wait_for_cleaning(&id);
-        if Connection::open(&plan.run_dir, SHIM_SOCKET).is_ok_and(|found| found.is_some()) {
-            inner.retire(id, &plan.run_dir)?;
-        }
-        let cleaned = begun.elapsed();
-        let warm = inner.pool.take()?;
-        let taken = begun.elapsed();
-        let renamed = inner.cgroups.rename(&warm.group, id.as_str()).or_else(|error| {
-            tracing::debug!(%id, error = &error as &dyn std::error::Error, "groups of an earlier run are in the way");
-            inner.retire(id, &plan.run_dir)?;
-            let doing = "failed to make its control groups";
-            inner.cgroups.rename(&warm.group, id.as_str()).map_err(|error| start_error(id, doing, error))
-        });
-        let (group, result) = match renamed {
-            Ok(group) => {
-                let renamed = begun.elapsed();
-                let result = inner.run(plan, &warm, &group);
-                tracing::debug!(
-                    %id,
-                    cleaning = cleaned.as_micros(),
-                    spare = (taken - cleaned).as_micros(),
-                    rename = (renamed - taken).as_micros(),
-                    shim = (begun.elapsed() - renamed).as_micros(),
-                    "microseconds of a birth"
-                );
-                (group, result)
-            }
-            Err(error) => (inner.cgroups.group(&warm.group), Err(error)),
-        };
-        if result.is_err() {
-            drop(warm);
-            let cleaned = inner.clean_group(&group).map_err(CleanError::from);
-            if let Err(error) = cleaned.and_then(|()| Ok(inner.modules.release(&id)?)) {
-                tracing::warn!(%id, error = &error as &dyn std::error::Error, "something of a failed start stays behind");
-            }
-            let _ = std::fs::remove_file(plan.run_dir.join(SHIM_SOCKET));
-        }
-        result
+        self.inner.begin(plan.id, &plan.run_dir, |warm, group| self.inner.run(plan, warm, group))
     }
 
     fn adopt(&self, id: &InstanceId, run_dir: &Path) -> Result<Option<Arc<dyn Running>>, DriverError> {
-        let (inner, id) = (&self.inner, *id);
-        let failed = |error: io::Error| DriverError::other(format!("failed to reach the shim of {id}"), error);
-        // An end that this driver has told is acknowledged by then.
-        inner.registry.wait_for_cleaning(&id);
-        if let Some(connection) = Connection::open(run_dir, SHIM_SOCKET).map_err(failed)? {
-            let ask = |request| connection.ask::<_, Reply>(&request, &[], PATIENCE);
-            let greeted = ask(Request::Hello { version: VERSION }).is_ok();
-            if let (true, Ok((Reply::Status(status), _))) = (greeted, ask(Request::Status))
-                && let Ok((Reply::Descriptors, fds)) = ask(Request::Duplicates)
-            {
-                return inner.handle(id, run_dir, status, fds, Some(connection), false).map(Some);
-            }
-        }
-        if let Some(held) = inner.registry.held(&id)
-            && !socket::wait_readable(&held.pidfd, Duration::ZERO).unwrap_or(true)
-        {
-            return inner.replace_shim(id, run_dir, &held).map(Some);
-        }
-        // Whatever still runs has lost its parent and everyone who held a handle to it.
-        inner.registry.retire(id);
-        let result = inner.clean(id);
-        inner.registry.end_cleaning(id);
-        result.map_err(|error| DriverError::other(format!("failed to clean up after instance {id}"), error))?;
-        let _ = std::fs::remove_file(run_dir.join(SHIM_SOCKET));
-        Ok(None)
+        self.inner.adopt(*id, run_dir)
     }
 
     fn sweep(&self, keep: &HashSet<InstanceId>) -> Result<Vec<String>, DriverError> {

@@ -19,6 +19,7 @@ mod owners;
 mod registry;
 mod render;
 mod running;
+mod supervise;
 mod warm;
 mod wire;
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use stapes_cgroup::{DeviceRule, Group, Layout, Leaf};
-use stapes_instance::{DriverError, Plan, Security};
+use stapes_instance::{DriverError, Limits, Plan, Security};
 use stapes_model::IdMap;
 use stapes_shim_api as wire;
 use stapes_sys::privilege;
@@ -113,12 +113,7 @@ pub fn start(plan: &Plan, host: &Host, labels: Labels) -> Result<wire::Start, Dr
             exec_join: Vec::new(),
             v2_directories: false,
         },
-        rlimits: plan
-            .limits
-            .rlimits
-            .iter()
-            .map(|limit| wire::ResourceLimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard })
-            .collect(),
+        rlimits: rlimits(&plan.limits),
         oom_score_adj: plan.limits.oom_score_adj,
         bounding: capabilities::bounding_set(privileged),
         seccomp,
@@ -138,13 +133,13 @@ pub fn place(start: &mut wire::Start, group: &Group) {
     start.cgroup.v2_directories = group.v2_dir(Leaf::Payload).is_some();
 }
 
-/// The plan's nodes as rules for the group.
-pub fn device_rules(plan: &Plan) -> Vec<DeviceRule> {
+/// What everybody may open, and these nodes, as rules for the group.
+pub fn device_rules(nodes: &[stapes_instance::DeviceNode]) -> Vec<DeviceRule> {
     let rule = |node: &stapes_instance::DeviceNode| match node.block {
         true => DeviceRule::block(node.major, node.minor),
         false => DeviceRule::char(node.major, node.minor),
     };
-    stapes_cgroup::DEFAULT_DEVICES.into_iter().chain(plan.nodes.iter().map(rule)).collect()
+    stapes_cgroup::DEFAULT_DEVICES.into_iter().chain(nodes.iter().map(rule)).collect()
 }
 
 /// systemd reads `container` and `container_uuid`, and makes an empty machine-id of the latter.
@@ -157,7 +152,12 @@ fn environment(plan: &Plan) -> std::collections::BTreeMap<String, String> {
     environment
 }
 
-fn bind(mount: &stapes_instance::Mount) -> wire::BindMount {
+pub fn rlimits(limits: &Limits) -> Vec<wire::ResourceLimit> {
+    let limits = limits.rlimits.iter();
+    limits.map(|limit| wire::ResourceLimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard }).collect()
+}
+
+pub fn bind(mount: &stapes_instance::Mount) -> wire::BindMount {
     wire::BindMount {
         device: mount.device.clone(),
         source: mount.source.display().to_string(),
@@ -169,7 +169,7 @@ fn bind(mount: &stapes_instance::Mount) -> wire::BindMount {
     }
 }
 
-fn node(node: &stapes_instance::DeviceNode) -> wire::DeviceNode {
+pub fn node(node: &stapes_instance::DeviceNode) -> wire::DeviceNode {
     wire::DeviceNode {
         device: node.device.clone(),
         source: node.source.display().to_string(),

@@ -91,10 +91,17 @@ pub fn state(state: &InstanceState) -> api::InstanceState {
         },
         network,
         pid: state.pid.into(),
-        processes: if running { signed(state.usage.processes) } else { 0 },
+        processes: state.processes.map_or(-1, signed),
         cpu: api::InstanceStateCPU { usage: signed(state.usage.cpu_nanoseconds), allocated_time: 0 },
         started_at: started.filter(|_| running).map_or_else(api::Timestamp::zero, Into::into),
-        os_info: None,
+        os_info: state.os.clone().map(|os| api::InstanceStateOSInfo {
+            os: os.name,
+            os_version: os.version,
+            kernel_version: os.kernel,
+            fqdn: os.hostname.clone(),
+            hostname: os.hostname,
+        }),
+        stapes_facts: state.facts.clone(),
     }
 }
 

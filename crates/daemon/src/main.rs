@@ -8,6 +8,8 @@ mod daemon;
 mod multipart;
 mod openapi;
 mod percent;
+#[cfg(test)]
+mod remote_tests;
 mod reply;
 mod request;
 mod rest;

@@ -10,8 +10,9 @@ use anyhow::{Context, bail};
 use stapes_container::{ContainerDriver, Settings};
 use stapes_engine::{Engine, KernelNetwork, Parts, Paths, RealWorld, id_ranges::IdSupply};
 use stapes_image::WorkerCommand;
-use stapes_instance::{Driver, SpawnService};
+use stapes_instance::{Driver, SpawnService, Supervise};
 use stapes_journal::Journal;
+use stapes_qemu::QemuDriver;
 use stapes_store::SqliteStore;
 use tracing_subscriber::{
     Layer as _,
@@ -37,7 +38,8 @@ Serves the Stapes API on DIR/unix.socket. Instances outlive the daemon: SIGTERM 
 `stapes admin shutdown` stops the instances too.
 
 Environment: STAPES_DIR (default /var/lib/stapes), STAPES_RUN_DIR (default DIR/run), STAPES_CGROUP_PARENT (default
-stapes), STAPES_SHIM (default: stapes-shim beside this program), STAPES_WARM_SHIMS (default 4), STAPES_LOG.";
+stapes), STAPES_SHIM (default: stapes-shim beside this program), STAPES_AGENT (default: stapes-agent beside it),
+STAPES_WARM_SHIMS (default 4), STAPES_LOG.";
 
 /// How the daemon was asked to run.
 struct Options {
@@ -46,6 +48,7 @@ struct Options {
     log: String,
     cgroup_parent: String,
     shim: PathBuf,
+    agent: PathBuf,
     warm: usize,
 }
 
@@ -75,7 +78,8 @@ fn options() -> anyhow::Result<Option<Options>> {
             other => bail!("unknown argument {other:?}\n{USAGE}"),
         }
     }
-    let beside = std::env::current_exe()?.with_file_name("stapes-shim");
+    let program = std::env::current_exe()?;
+    let path = |variable: &str, name: &str| env(variable).map_or(program.with_file_name(name), PathBuf::from);
     let warm = match env("STAPES_WARM_SHIMS") {
         Some(text) => text.parse().with_context(|| format!("STAPES_WARM_SHIMS: {text:?} is no number"))?,
         None => 4,
@@ -85,7 +89,8 @@ fn options() -> anyhow::Result<Option<Options>> {
         run: env("STAPES_RUN_DIR").map(PathBuf::from),
         log,
         cgroup_parent: env("STAPES_CGROUP_PARENT").unwrap_or_else(|| "stapes".to_owned()),
-        shim: env("STAPES_SHIM").map_or(beside, PathBuf::from),
+        shim: path("STAPES_SHIM", "stapes-shim"),
+        agent: path("STAPES_AGENT", "stapes-agent"),
         warm,
     }))
 }
@@ -164,15 +169,18 @@ fn open(dir: &Path, options: &Options) -> anyhow::Result<Arc<Engine>> {
         cgroup_parent: options.cgroup_parent.clone(),
         warm: options.warm,
     };
-    let driver = Arc::new(ContainerDriver::open(settings).context("failed to set up the container driver")?);
+    let containers = Arc::new(ContainerDriver::open(settings).context("failed to set up the container driver")?);
+    let settings = stapes_qemu::Settings { agent: options.agent.clone() };
+    let machines = QemuDriver::open(settings, Arc::clone(&containers) as Arc<dyn Supervise>)
+        .context("failed to set up the virtual machine driver")?;
     let program = std::env::current_exe().context("failed to find this program's own file")?;
     let parts = Parts {
         paths,
         world: Arc::new(RealWorld),
         store: Arc::new(store),
         journal: Arc::new(journal),
-        containers: Arc::clone(&driver) as Arc<dyn Driver>,
-        services: driver as Arc<dyn SpawnService>,
+        drivers: vec![Arc::clone(&containers) as Arc<dyn Driver>, Arc::new(machines)],
+        services: containers as Arc<dyn SpawnService>,
         network: Arc::new(KernelNetwork::default()),
         ids: IdSupply::of_host(),
         worker: WorkerCommand { program, args: vec![WORKER.into()] },

@@ -6,12 +6,14 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use futures_util::Stream;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::{StatusCode, body::Frame, body::Incoming};
+use stapes_instance::{GuestFile, RemoteFile};
 use tokio::{sync::Semaphore, task::JoinHandle};
 
 use crate::reply::{ApiError, Body, Result};
@@ -43,18 +45,69 @@ async fn joined<T>(job: JoinHandle<io::Result<T>>) -> io::Result<T> {
     job.await.map_err(io::Error::other)?
 }
 
+/// An open file and where in it the next byte is.
+pub enum Place {
+    /// The descriptor knows where.
+    Local(Arc<File>),
+    Remote {
+        file: Arc<dyn RemoteFile>,
+        at: u64,
+    },
+}
+
+impl From<File> for Place {
+    fn from(file: File) -> Self {
+        Self::Local(Arc::new(file))
+    }
+}
+
+impl From<GuestFile> for Place {
+    fn from(file: GuestFile) -> Self {
+        match file {
+            GuestFile::Local(file) => Self::Local(file),
+            GuestFile::Remote(file) => Self::Remote { file, at: 0 },
+        }
+    }
+}
+
+impl Place {
+    /// Appends `most` bytes; fewer are the end of the file.
+    fn read(&mut self, piece: &mut Vec<u8>, most: usize) -> io::Result<()> {
+        match self {
+            Self::Local(file) => (&**file).take(most as u64).read_to_end(piece).map(drop),
+            Self::Remote { file, at } => {
+                let before = piece.len();
+                file.read_piece(piece, most, *at)?;
+                *at += (piece.len() - before) as u64;
+                Ok(())
+            }
+        }
+    }
+
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Local(file) => (&**file).write_all(piece),
+            Self::Remote { file, at } => {
+                file.write_all_at(piece, *at)?;
+                *at += piece.len() as u64;
+                Ok(())
+            }
+        }
+    }
+}
+
 struct Reading {
-    next: JoinHandle<io::Result<(File, Vec<u8>)>>,
+    next: JoinHandle<io::Result<(Place, Vec<u8>)>>,
     /// Bytes still to come, `next`'s included.
     left: Option<u64>,
 }
 
 impl Reading {
-    fn start(file: File, left: Option<u64>) -> Self {
-        let most = left.map_or(PIECE as u64, |left| left.min(PIECE as u64));
+    fn start(mut file: Place, left: Option<u64>) -> Self {
+        let most = left.map_or(PIECE as u64, |left| left.min(PIECE as u64)) as usize;
         let next = on_disk(move || {
             let mut piece = Vec::with_capacity(PIECE);
-            (&file).take(most).read_to_end(&mut piece)?;
+            file.read(&mut piece, most)?;
             Ok((file, piece))
         });
         Self { next, left }
@@ -64,8 +117,11 @@ impl Reading {
 /// Streams a file from its present position, one piece ahead of the reader: `length` bytes, or to its end.
 ///
 /// A file that turns out shorter than `length` ends in an error, which breaks the connection: the length was promised.
-pub fn read(file: File, length: Option<u64>) -> impl Stream<Item = io::Result<Frame<Bytes>>> + Send + Sync {
-    let start = (length != Some(0)).then(|| Reading::start(file, length));
+pub fn read<F: Into<Place>>(
+    file: F,
+    length: Option<u64>,
+) -> impl Stream<Item = io::Result<Frame<Bytes>>> + Send + Sync + use<F> {
+    let start = (length != Some(0)).then(|| Reading::start(file.into(), length));
     futures_util::stream::unfold(start, |state| async move {
         let Reading { next, left } = state?;
         let (file, piece) = match joined(next).await {
@@ -90,8 +146,8 @@ pub fn body(stream: impl Stream<Item = io::Result<Frame<Bytes>>> + Send + Sync +
 /// Writes what arrives into a file, one piece behind. Dropped before [`Writer::finish`], it says so in the log.
 pub struct Writer {
     what: String,
-    idle: Option<File>,
-    flight: Option<JoinHandle<io::Result<File>>>,
+    idle: Option<Place>,
+    flight: Option<JoinHandle<io::Result<Place>>>,
     held: Vec<Bytes>,
     held_bytes: usize,
     bytes: u64,
@@ -100,10 +156,10 @@ pub struct Writer {
 
 impl Writer {
     /// `what` is written, in words for the log and the error: `/etc/hosts of c1`.
-    pub fn new(file: File, what: impl Into<String>) -> Self {
+    pub fn new(file: impl Into<Place>, what: impl Into<String>) -> Self {
         Self {
             what: what.into(),
-            idle: Some(file),
+            idle: Some(file.into()),
             flight: None,
             held: Vec::new(),
             held_bytes: 0,
@@ -134,11 +190,11 @@ impl Writer {
         let mut file = self.idle_file().await?;
         let held = std::mem::take(&mut self.held);
         self.held_bytes = 0;
-        self.flight = Some(on_disk(move || held.iter().try_for_each(|piece| file.write_all(piece)).map(|()| file)));
+        self.flight = Some(on_disk(move || held.iter().try_for_each(|piece| file.write(piece)).map(|()| file)));
         Ok(())
     }
 
-    async fn idle_file(&mut self) -> Result<File> {
+    async fn idle_file(&mut self) -> Result<Place> {
         let file = match (self.idle.take(), self.flight.take()) {
             (Some(file), _) => Ok(file),
             (None, Some(flight)) => joined(flight).await,

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use stapes_instance::Mount;
+use stapes_instance::{DiskBus, Mount};
 use stapes_model::{ByteSize, PoolName};
 
 use crate::{Config, DeviceError, parse::Values};
@@ -18,6 +18,10 @@ pub struct Root {
     pub pool: Option<PoolName>,
     /// Quota; `None` is the pool's default.
     pub size: Option<ByteSize>,
+    /// Where a virtual machine sees it.
+    pub bus: DiskBus,
+    /// Higher boots first.
+    pub boot_priority: Option<u32>,
 }
 
 /// A path of the host that appears inside.
@@ -52,7 +56,13 @@ pub(crate) fn parse(device: &str, config: &Config) -> Result<Disk, DeviceError> 
                 .map_err(|error: stapes_model::NameError| DeviceError::invalid(device, "pool", name, error.to_string()))
         });
         let size = values.get("size").and_then(|text| text.parse().ok());
-        return Ok(Disk::Root(Root { pool: pool.transpose()?, size }));
+        let bus = match values.get("io.bus") {
+            Some("virtio-blk") => DiskBus::VirtioBlk,
+            Some("nvme") => DiskBus::Nvme,
+            _ => DiskBus::VirtioScsi,
+        };
+        let boot_priority = values.get("boot.priority").and_then(|text| text.parse().ok());
+        return Ok(Disk::Root(Root { pool: pool.transpose()?, size, bus, boot_priority }));
     }
     if pool.is_some() {
         return Err(DeviceError::not_built(device, "a custom volume (pool= with a path other than /)"));
@@ -60,6 +70,9 @@ pub(crate) fn parse(device: &str, config: &Config) -> Result<Disk, DeviceError> 
     let source = values.need("source", "it names the path on the host")?;
     if let Some(size) = values.get("size") {
         return Err(DeviceError::invalid(device, "size", size, "only the root disk has a size of its own"));
+    }
+    if let Some(bus) = values.get("io.bus") {
+        return Err(DeviceError::invalid(device, "io.bus", bus, "only the root disk is a block device so far"));
     }
     if !source.starts_with('/') {
         let what = source.split_once(':').map(|(scheme, _)| format!("a source of kind {:?}", shorten(scheme)));

@@ -25,6 +25,8 @@ pub struct Nic {
     /// If configured; else generated once and stored.
     pub mac: Option<[u8; 6]>,
     pub mtu: Option<u32>,
+    /// Higher boots first.
+    pub boot_priority: Option<u32>,
     /// Fixed addresses, for the lease and the neighbour entries.
     pub ipv4: Option<Ipv4Addr>,
     pub ipv6: Option<Ipv6Addr>,
@@ -75,6 +77,7 @@ pub(crate) fn parse(device: &str, config: &Config) -> Result<Nic, DeviceError> {
         host_name: values.get("host_name").map(str::to_owned),
         mac: values.get("hwaddr").and_then(parse_mac),
         mtu: values.get("mtu").and_then(|text| text.parse().ok()),
+        boot_priority: values.get("boot.priority").and_then(|text| text.parse().ok()),
         ipv4: values.get("ipv4.address").and_then(|text| text.parse().ok()),
         ipv6: values.get("ipv6.address").and_then(|text| text.parse().ok()),
     })

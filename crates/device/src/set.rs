@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
-use stapes_instance::Mount;
+use stapes_instance::{DiskBus, Mount};
 use stapes_model::{ByteSize, PoolName};
 
-use crate::{Config, Device, DeviceError, Disk, Nic, UnixNode, parse_all};
+use crate::{Config, Device, DeviceError, Disk, Nic, Root, UnixNode, parse_all};
 
 /// The root volume that storage is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct RootVolume {
     pub device: String,
     pub pool: PoolName,
     pub size: Option<ByteSize>,
+    pub bus: DiskBus,
+    pub boot_priority: Option<u32>,
 }
 
 /// A network device that the network is asked about.
@@ -63,7 +65,9 @@ pub fn requests(devices: &BTreeMap<String, Config>) -> Result<Requests, DeviceEr
     let Some(pool) = root.pool else {
         return Err(DeviceError::Missing { device, key: "pool", why: "the root disk is a volume of a storage pool" });
     };
-    Ok(Requests { root: RootVolume { device, pool, size: root.size }, mounts, links: links(nics)?, nodes })
+    let Root { size, bus, boot_priority, .. } = root;
+    let root = RootVolume { device, pool, size, bus, boot_priority };
+    Ok(Requests { root, mounts, links: links(nics)?, nodes })
 }
 
 fn links(nics: Vec<(String, Nic)>) -> Result<Vec<LinkRef>, DeviceError> {

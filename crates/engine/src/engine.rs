@@ -6,7 +6,7 @@ use std::{
 };
 
 use stapes_image::WorkerCommand;
-use stapes_instance::{Driver, SpawnService, require};
+use stapes_instance::{Driver, DriverError, SpawnService, require};
 use stapes_journal::{Intent, Journal, Outcome};
 use stapes_model::{InstanceName, InstanceType, NetworkName, PoolName, ProjectName, state::Status};
 use stapes_storage::{Pool, PoolConfig};
@@ -33,7 +33,8 @@ pub struct Parts {
     pub world: Arc<dyn World>,
     pub store: Arc<dyn Store>,
     pub journal: Arc<Journal>,
-    pub containers: Arc<dyn Driver>,
+    /// One an instance type, in the order in which they are opened; they are closed in the other one.
+    pub drivers: Vec<Arc<dyn Driver>>,
     pub services: Arc<dyn SpawnService>,
     pub network: Arc<dyn HostNetwork>,
     /// Ids of the host that instances may have.
@@ -61,7 +62,7 @@ pub struct Engine {
     /// One unpacking at a time of one image into one pool: the second launch waits for the first.
     pub(crate) unpacking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     pub(crate) metadata: KnownMetadata,
-    containers: Arc<dyn Driver>,
+    drivers: Vec<Arc<dyn Driver>>,
     pools: RwLock<HashMap<PoolName, Arc<dyn Pool>>>,
     /// Whether mounts of a pool can show other owners, once it was asked.
     pub(crate) mapping: Mutex<HashMap<PoolName, bool>>,
@@ -98,7 +99,7 @@ impl Engine {
             reserved: Reserved::default(),
             unpacking: Mutex::default(),
             metadata: KnownMetadata::default(),
-            containers: parts.containers,
+            drivers: parts.drivers,
             pools: RwLock::default(),
             mapping: Mutex::default(),
             _watch: watch,
@@ -108,10 +109,16 @@ impl Engine {
     /// The driver of an instance type, or the reason why there is none.
     pub fn driver(&self, kind: InstanceType) -> Result<Arc<dyn Driver>> {
         require(kind, "start")?;
-        match kind {
-            InstanceType::Container => Ok(Arc::clone(&self.containers)),
-            InstanceType::VirtualMachine => unreachable_vm(),
-        }
+        let found = self.drivers.iter().find(|driver| driver.kind() == kind);
+        Ok(found.cloned().ok_or_else(|| DriverError::Unsupported {
+            what: format!("start of a {kind}"),
+            reason: "this daemon has no driver for it".to_owned(),
+        })?)
+    }
+
+    /// Every driver that there is.
+    pub fn drivers(&self) -> &[Arc<dyn Driver>] {
+        &self.drivers
     }
 
     /// An open pool, opened now if it was not yet.
@@ -197,11 +204,6 @@ impl Engine {
         }
         Err(Error::Refused("the object is being changed by too many others; try again".to_owned()))
     }
-}
-
-/// The capability table refuses VMs before this is reached.
-fn unreachable_vm() -> Result<Arc<dyn Driver>> {
-    Err(Error::Refused("virtual machines are not supported".to_owned()))
 }
 
 pub(crate) fn pool_config(record: &records::Pool) -> PoolConfig {

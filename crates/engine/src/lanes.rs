@@ -1,4 +1,5 @@
-//! Where blocking work runs: two bounded lanes, so that a slow copy never stands in the way of a start.
+//! Where blocking work runs: three bounded lanes, so that neither a slow copy nor a machine's start ever stands in the way
+//! of a container's, or of a list.
 
 use std::sync::Arc;
 
@@ -10,16 +11,20 @@ use crate::{Error, Result};
 const FAST: usize = 16;
 /// At most this many slow ones: copies, unpacking, other people's tools.
 const SLOW: usize = 4;
+/// At most this many starts of what takes longer to start: a machine's takes some 300 ms of a processor.
+const HEAVY: usize = 4;
 
 #[derive(Debug, Clone)]
 pub struct Lanes {
     fast: Arc<Semaphore>,
     slow: Arc<Semaphore>,
+    heavy: Arc<Semaphore>,
 }
 
 impl Default for Lanes {
     fn default() -> Self {
-        Self { fast: Arc::new(Semaphore::new(FAST)), slow: Arc::new(Semaphore::new(SLOW)) }
+        let [fast, slow, heavy] = [FAST, SLOW, HEAVY].map(|places| Arc::new(Semaphore::new(places)));
+        Self { fast, slow, heavy }
     }
 }
 
@@ -27,6 +32,11 @@ impl Lanes {
     /// Runs work that takes at most some 50 ms.
     pub async fn fast<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         run(&self.fast, work).await
+    }
+
+    /// Runs the start of something that takes up to seconds.
+    pub async fn heavy<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        run(&self.heavy, work).await
     }
 
     /// Runs a copy, an unpacking or an external tool.

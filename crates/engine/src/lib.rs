@@ -22,6 +22,7 @@ mod paths;
 mod reconcile;
 pub mod records;
 mod reserve;
+mod shape;
 mod sweep;
 mod world;
 

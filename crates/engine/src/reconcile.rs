@@ -76,7 +76,9 @@ impl Engine {
         let adopted = self.adopt_all(&reboots);
         report.adopted = adopted.len();
         let keep: HashSet<_> = adopted.iter().map(|(id, _)| *id).collect();
-        report.swept = self.driver(stapes_model::InstanceType::Container)?.sweep(&keep)?;
+        for driver in self.drivers() {
+            report.swept.extend(driver.sweep(&keep)?);
+        }
         report.swept.extend(self.sweep_files());
         self.networks_up();
         self.mark_up();

@@ -1,5 +1,6 @@
 use std::{
     collections::{BTreeMap, HashSet},
+    net::IpAddr,
     os::fd::{BorrowedFd, OwnedFd},
     path::Path,
     sync::Arc,
@@ -83,6 +84,17 @@ pub trait Running: Send + Sync {
     /// Counters of now, read from the host without asking the guest.
     fn usage(&self) -> Result<Usage, DriverError>;
 
+    /// Where links, addresses and processes of its inside are to be looked for. May ask the guest, which has a second
+    /// to answer.
+    fn inside(&self) -> Inside {
+        Inside::Namespaces
+    }
+
+    /// How it runs, one line a fact: `accelerator` of a machine.
+    fn facts(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
     /// Readable when [`Running::next_event`] has something. Non-blocking; wait for it with `AsyncFd`.
     fn events_fd(&self) -> BorrowedFd<'_>;
     /// The next event, or `None` when there is none now. After [`Event::Exited`] or [`Event::ShimLost`] no more follow.
@@ -90,6 +102,53 @@ pub trait Running: Send + Sync {
     /// What followed from [`Event::Exited`] is written down: until then whoever adopts the instance is told of the end
     /// again. May run twice; a start of the same instance does it too.
     fn acknowledge_exit(&self);
+}
+
+/// What tells of an instance's inside.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Inside {
+    /// Namespaces of this kernel, those of [`Running::pid`].
+    Namespaces,
+    /// A kernel of its own; what it says, where its agent answers.
+    Guest(Option<GuestReport>),
+}
+
+/// What a guest says of itself; it may lie.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GuestReport {
+    pub hostname: String,
+    /// Name and version of the system, and the kernel's release.
+    pub os: String,
+    pub os_version: String,
+    pub kernel: String,
+    pub processes: u64,
+    pub memory_used: u64,
+    pub memory_total: u64,
+    pub swap_used: u64,
+    pub links: Vec<GuestLink>,
+}
+
+/// An interface as a guest sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GuestLink {
+    pub name: String,
+    pub mac: Option<[u8; 6]>,
+    pub mtu: u32,
+    pub is_up: bool,
+    pub is_loopback: bool,
+    /// With the length of their prefix.
+    pub addresses: Vec<(IpAddr, u8)>,
+    pub received: Traffic,
+    pub sent: Traffic,
+}
+
+/// Counters of one direction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub bytes: u64,
+    pub packets: u64,
+    pub errors: u64,
+    pub drops: u64,
 }
 
 /// What happened to a running instance.

@@ -26,6 +26,9 @@ pub enum DriverError {
     /// The instance is not in the state that the call needs.
     #[error("instance {id} is not running")]
     NotRunning { id: InstanceId },
+    /// The program inside a virtual machine that does it for the host does not answer.
+    #[error("the agent in instance {id} is needed and does not answer: {reason}")]
+    Agent { id: InstanceId, reason: String },
     /// This kernel, host or instance type cannot do it.
     #[error("{what} is not supported: {reason}")]
     Unsupported { what: String, reason: String },
@@ -46,7 +49,7 @@ impl DriverError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Start { .. } | Self::ShimGone { .. } | Self::Other { .. } => ErrorKind::Internal,
-            Self::ShimSilent { .. } => ErrorKind::Unavailable,
+            Self::ShimSilent { .. } | Self::Agent { .. } => ErrorKind::Unavailable,
             Self::Command { .. } | Self::NotRunning { .. } => ErrorKind::BadRequest,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::File { errno, .. } => match *errno {

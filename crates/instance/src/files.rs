@@ -1,4 +1,4 @@
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{any::Any, fmt, fs::File, io, os::fd::OwnedFd, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,63 @@ pub struct FileMeta {
 pub enum WriteMode {
     Overwrite,
     Append,
+}
+
+/// An opened file of an instance. Clones share it; the last one closes it.
+#[derive(Debug, Clone)]
+pub enum GuestFile {
+    /// A descriptor of this kernel's.
+    Local(Arc<File>),
+    Remote(Arc<dyn RemoteFile>),
+}
+
+impl From<OwnedFd> for GuestFile {
+    fn from(fd: OwnedFd) -> Self {
+        Self::Local(Arc::new(fd.into()))
+    }
+}
+
+/// A file that another kernel has opened. Calls block, each for a bounded time; an error has the kernel's number where
+/// that kernel refused. Dropping it closes the file and does not wait. The driver that opened it knows it again, in
+/// [`FileRequest::PutInPlace`], by its type.
+pub trait RemoteFile: Any + fmt::Debug + Send + Sync {
+    /// No more than [`REMOTE_PIECE`] bytes; fewer than asked are the end of the file.
+    fn read_at(&self, length: usize, offset: u64) -> io::Result<Vec<u8>>;
+
+    /// Writes all of no more than [`REMOTE_PIECE`] bytes. A file that was opened to append has them at its end.
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+}
+
+/// Most bytes that one call on a [`RemoteFile`] may move.
+pub const REMOTE_PIECE: usize = 128 << 10;
+
+impl dyn RemoteFile {
+    /// Appends up to `length` bytes to `piece`; fewer are the end of the file.
+    pub fn read_piece(&self, piece: &mut Vec<u8>, length: usize, mut offset: u64) -> io::Result<()> {
+        let mut left = length;
+        while left > 0 {
+            let asked = left.min(REMOTE_PIECE);
+            let mut read = self.read_at(asked, offset)?;
+            // What is too much comes from a guest that does not keep to its words.
+            read.truncate(asked);
+            piece.extend_from_slice(&read);
+            if read.len() < asked {
+                break;
+            }
+            left -= asked;
+            offset += asked as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes all of `data`, in pieces.
+    pub fn write_all_at(&self, data: &[u8], mut offset: u64) -> io::Result<()> {
+        for piece in data.chunks(REMOTE_PIECE) {
+            self.write_at(piece, offset)?;
+            offset += piece.len() as u64;
+        }
+        Ok(())
+    }
 }
 
 /// How [`FileRequest::Open`] opens.
@@ -91,7 +148,7 @@ pub enum FileRequest {
     /// or stopped since.
     PutInPlace {
         path: String,
-        file: Arc<OwnedFd>,
+        file: GuestFile,
     },
     /// Makes a directory; one that exists already is success.
     MakeDirectory {
@@ -172,18 +229,18 @@ pub enum FileRequest {
     },
 }
 
-/// The answer to a [`FileRequest`]. The descriptor is the caller's; bytes move through it and not through the shim.
+/// The answer to a [`FileRequest`]. The file is the caller's; bytes move through it and not through the shim.
 #[derive(Debug)]
 pub enum FileReply {
     Done,
     Meta(FileMeta),
     Opened {
-        fd: OwnedFd,
+        file: GuestFile,
         meta: FileMeta,
     },
     /// Empty and without a name; see [`FileRequest::PutInPlace`].
     Beside {
-        fd: OwnedFd,
+        file: GuestFile,
         meta: FileMeta,
     },
     Listed {

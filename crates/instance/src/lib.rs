@@ -10,12 +10,19 @@ mod driver;
 mod error;
 mod files;
 mod plan;
+mod program;
 
 pub use capability::{CAPABILITIES, Capability, Support, require};
-pub use driver::{Asked, Driver, Event, ExecHandle, ExecIo, ExecSpec, ExitReason, ExitStatus, Running, SpawnService};
+pub use driver::{
+    Asked, Driver, Event, ExecHandle, ExecIo, ExecSpec, ExitReason, ExitStatus, GuestLink, GuestReport, Inside,
+    Running, SpawnService, Traffic,
+};
 pub use error::DriverError;
-pub use files::{Access, Create, FileKind, FileMeta, FileReply, FileRequest, WriteMode};
+pub use files::{
+    Access, Create, FileKind, FileMeta, FileReply, FileRequest, GuestFile, REMOTE_PIECE, RemoteFile, WriteMode,
+};
 pub use plan::{
     Accelerator, DeviceNode, Disk, DiskBus, DiskFormat, Firmware, Link, Machine, MachineProfile, Mount, Plan, Security,
 };
+pub use program::{ProgramPlan, Supervise};
 pub use stapes_model::{Limits, Rlimit, Usage};

@@ -16,6 +16,9 @@ pub const SPARE_PORTS: usize = 8;
 /// Translated code that TCG keeps; its default of 1 GiB on a 64-bit host is memory that a small guest never needs.
 const TCG_CACHE_MIB: u32 = 128;
 
+/// Id of the agent's port, by which QEMU tells that it was opened.
+pub const AGENT_PORT: &str = "agent-port";
+
 /// Descriptors that QEMU is born with, by number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descriptors {
@@ -64,6 +67,8 @@ pub fn arguments(recipe: &Recipe<'_>) -> Vec<String> {
         line.word(flag);
     }
     line.option("-display", "none");
+    // A guest that asks for a reset goes on in the same QEMU until its driver hears of it; one that panics has failed.
+    line.option("-action", "reboot=reset,shutdown=poweroff,panic=exit-failure");
     line.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
     machine(&mut line, recipe);
     firmware(&mut line, recipe);
@@ -211,7 +216,10 @@ fn devices(line: &mut Line, recipe: &Recipe<'_>) {
     line.device("virtio-rng-pci,rng=entropy");
     line.device("virtio-balloon-pci,id=balloon,free-page-reporting=on,deflate-on-oom=on");
     line.device("virtio-serial-pci,id=serial");
-    line.device(&format!("virtserialport,bus=serial.0,chardev=agent,name={}", stapes_agent_api::PORT_NAME));
+    line.device(&format!(
+        "virtserialport,id={AGENT_PORT},bus=serial.0,chardev=agent,name={}",
+        stapes_agent_api::PORT_NAME
+    ));
     for (number, name) in LOADER_PORTS.into_iter().enumerate() {
         line.option("-chardev", &format!("null,id=loader{number}"));
         line.device(&format!("virtserialport,bus=serial.0,chardev=loader{number},name={name}"));
@@ -244,7 +252,10 @@ fn micro_devices(line: &mut Line, recipe: &Recipe<'_>) {
     line.device("virtio-rng-device,rng=entropy");
     line.device("virtio-balloon-device,id=balloon,free-page-reporting=on,deflate-on-oom=on");
     line.device("virtio-serial-device,id=serial");
-    line.device(&format!("virtserialport,bus=serial.0,chardev=agent,name={}", stapes_agent_api::PORT_NAME));
+    line.device(&format!(
+        "virtserialport,id={AGENT_PORT},bus=serial.0,chardev=agent,name={}",
+        stapes_agent_api::PORT_NAME
+    ));
     for disk in &recipe.machine.disks {
         node(line, &disk.device, &disk.source, disk.format, disk.read_only);
         line.device(&format!("virtio-blk-device,id=dev-{0},drive=disk-{0}", disk.device));
@@ -264,6 +275,8 @@ fn node(line: &mut Line, device: &str, source: &Path, format: DiskFormat, read_o
         DiskFormat::Raw => "raw",
         DiskFormat::Qcow2 => "qcow2",
     };
+    // A disk beneath /dev is a device, which the driver of files refuses.
+    let protocol = if source.starts_with("/dev") { "host_device" } else { "file" };
     let node = serde_json::json!({
         "node-name": format!("disk-{device}"),
         "driver": driver,
@@ -271,7 +284,7 @@ fn node(line: &mut Line, device: &str, source: &Path, format: DiskFormat, read_o
         "discard": "unmap",
         "detect-zeroes": if read_only { "off" } else { "unmap" },
         "file": {
-            "driver": "file",
+            "driver": protocol,
             "filename": source,
             "read-only": read_only,
             "discard": "unmap",

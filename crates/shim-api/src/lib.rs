@@ -9,10 +9,12 @@
 //! the frames under `tests/frames` were recorded when a version was released and never change.
 #![forbid(unsafe_code)]
 
+mod launch;
 mod nursery;
 mod shim;
 mod start;
 
+pub use launch::{Launch, Program};
 pub use nursery::{NurseryReply, NurseryRequest};
 pub use shim::{
     Event, Exec, ExecStatus, ExitReason, ExitStatus, Failure, FailureKind, Remembered, Reply, Request, Status, Takeover,

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FileAnswer, FileOp, IdRange, ResourceLimit, Start};
+use crate::{FileAnswer, FileOp, IdRange, Launch, ResourceLimit, Start};
 
 /// What the daemon asks a shim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub enum Request {
     /// Starts the container; answers [`Reply::Status`] once init's first instruction runs, with the descriptors of
     /// [`Request::Duplicates`]. Descriptors: see [`crate::CgroupView`].
     Start(Box<Start>),
+    /// Starts a program of the host's in the place of a container; answers as `Start` does. Such an instance runs no
+    /// commands and serves no files here. Descriptors: see [`Launch`].
+    Launch(Box<Launch>),
     /// Takes over a container whose shim died. Descriptors: pidfd of init, console master, then as for `Start`.
     Takeover(Box<Takeover>),
     Status,
@@ -65,7 +68,7 @@ pub enum Reply {
     Failed(Failure),
 }
 
-/// A running (or just ended) container.
+/// A running (or just ended) container or program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     pub id: String,
@@ -93,6 +96,8 @@ pub struct Remembered {
     pub run_dir: String,
     pub lsm: Option<(String, String)>,
     pub rlimits: Vec<ResourceLimit>,
+    /// It is a program of the host's and no container.
+    pub program: bool,
 }
 
 /// What a replacement shim is told.

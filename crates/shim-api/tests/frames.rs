@@ -27,6 +27,22 @@ fn requests_of_version_1_are_understood() {
 }
 
 #[test]
+fn programs_of_version_1_are_understood() {
+    let frames: Vec<Request> =
+        lines(include_str!("frames/v1-launch.txt")).iter().map(|line| decode(line.as_bytes()).unwrap()).collect();
+    let Request::Launch(launch) = &frames[0] else { panic!() };
+    assert_eq!((launch.id.as_str(), launch.program.uid, launch.program.nodes[0].minor), ("abcdefgh", 1_000_000, 232));
+    assert_eq!((launch.program.argv.len(), launch.program.view[1].read_only), (2, true));
+    assert_eq!(launch.program.links[0], ("/lib".to_owned(), "usr/lib".to_owned()));
+    assert_eq!((launch.rlimits[0].hard, launch.oom_score_adj), (Some(0), Some(-5)));
+    let Request::Takeover(takeover) = &frames[1] else { panic!() };
+    assert!(takeover.status.remembered.program);
+    for frame in frames {
+        assert_eq!(decode::<Request>(&encode(&frame)).unwrap(), frame);
+    }
+}
+
+#[test]
 fn replies_and_events_of_version_1_are_understood() {
     let frames: Vec<Reply> =
         lines(include_str!("frames/v1-replies.txt")).iter().map(|line| decode(line.as_bytes()).unwrap()).collect();

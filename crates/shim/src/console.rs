@@ -4,17 +4,15 @@
 //! a terminal of his own, whose far side the shim copies to and from.
 
 use std::{
-    fs::File,
-    io::{self, Write},
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
 };
 
-use rustix::{fs::OFlags, pty::OpenptFlags};
-use stapes_sys::pty;
+use rustix::pty::OpenptFlags;
+use stapes_sys::{pty, socket};
 
-/// The log is turned into `console.log.old` when it has grown to this: both together are the history.
-const LOG_BYTES: u64 = 64 * 1024;
+use crate::log::Log;
 
 #[derive(Debug)]
 pub struct Console {
@@ -31,55 +29,14 @@ struct Viewer {
     size: (u16, u16),
 }
 
-#[derive(Debug)]
-struct Log {
-    path: PathBuf,
-    file: Option<File>,
-    /// `None`: not opened yet. A file made on a busy disk may take milliseconds, which a start does not wait for.
-    written: Option<u64>,
-}
-
-impl Log {
-    /// A log that cannot be written is no reason to stop a container.
-    fn open(path: PathBuf, keep: bool) -> Self {
-        let file = File::options().create(true).append(true).open(&path).ok();
-        if let (Some(file), false) = (&file, keep) {
-            let _ = file.set_len(0);
-        }
-        let written = file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |meta| meta.len());
-        Self { path, file, written: Some(written) }
-    }
-
-    fn append(&mut self, bytes: &[u8]) {
-        match self.written {
-            Some(written) if written < LOG_BYTES => {}
-            turned => {
-                if turned.is_some() {
-                    let _ = std::fs::rename(&self.path, self.path.with_extension("log.old"));
-                }
-                *self = Self::open(self.path.clone(), false);
-            }
-        }
-        if let Some(file) = &mut self.file {
-            let _ = file.write_all(bytes);
-            self.written = self.written.map(|written| written + bytes.len() as u64);
-        }
-    }
-}
-
-fn nonblocking(fd: &OwnedFd) -> io::Result<()> {
-    let flags = rustix::fs::fcntl_getfl(fd)?;
-    Ok(rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)?)
-}
-
 impl Console {
     /// `keep`: the log goes on instead of beginning anew.
     pub fn new(master: OwnedFd, slave: Option<OwnedFd>, log_dir: &str, keep: bool) -> io::Result<Self> {
-        nonblocking(&master)?;
+        socket::set_nonblocking(master.as_fd())?;
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let slave = slave.or_else(|| rustix::pty::ioctl_tiocgptpeer(&master, flags).ok());
         let path = PathBuf::from(log_dir).join("console.log");
-        let log = if keep { Log::open(path, true) } else { Log { path, file: None, written: None } };
+        let log = if keep { Log::open(path, true) } else { Log::new(path) };
         Ok(Self { master, _slave: slave, log, viewers: Vec::new() })
     }
 
@@ -101,7 +58,7 @@ impl Console {
         pty::set_raw(pty.slave.as_fd())?;
         let size = pty::size(self.master())?;
         pty::resize(pty.master.as_fd(), size.0, size.1)?;
-        nonblocking(&pty.slave)?;
+        socket::set_nonblocking(pty.slave.as_fd())?;
         self.viewers.push(Viewer { slave: pty.slave, size });
         Ok(pty.master)
     }

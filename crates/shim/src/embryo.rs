@@ -23,9 +23,10 @@ use stapes_sys::{
     socket,
 };
 
-use crate::{exec, init, shim};
+use crate::{exec, init, program, shim};
 
 const INIT: u8 = b'I';
+const PROGRAM: u8 = b'P';
 const EXEC: u8 = b'X';
 const ENTER: u8 = b'N';
 const LEAVE: u8 = b'L';
@@ -42,6 +43,15 @@ type Fds = [Option<OwnedFd>; socket::FEW_DESCRIPTORS];
 pub struct Embryo {
     pub socket: OwnedFd,
     pub pid: i32,
+}
+
+/// What an instance begins with.
+#[derive(Debug, Clone, Copy)]
+pub enum First {
+    /// The init of a container.
+    Init,
+    /// A program of the host's.
+    Program,
 }
 
 /// What the embryo cloned. `ticket` is the caller's.
@@ -96,16 +106,22 @@ impl Embryo {
         }
     }
 
-    /// Clones init; it talks to whoever holds the other end of `channel`. `euid` owns the new user namespace.
-    pub fn clone_init(
+    /// Clones the instance's first process; it talks to whoever holds the other end of `channel`. `euid` owns the new user
+    /// namespace.
+    pub fn clone_first(
         &self,
+        first: First,
         channel: BorrowedFd<'_>,
         v2: Option<BorrowedFd<'_>>,
         flags: u64,
         euid: u32,
     ) -> io::Result<()> {
         let fds: Vec<_> = [Some(channel), v2].into_iter().flatten().collect();
-        socket::send(self.socket.as_fd(), &head(INIT, v2.is_some(), 0, flags, euid), &fds, false)
+        let command = match first {
+            First::Init => INIT,
+            First::Program => PROGRAM,
+        };
+        socket::send(self.socket.as_fd(), &head(command, v2.is_some(), 0, flags, euid), &fds, false)
     }
 
     /// Later clones live in the pid namespace of `init`.
@@ -165,7 +181,8 @@ fn run(socket: &OwnedFd, join: &[String]) -> ! {
         }
         let ticket = word(&bytes, 8);
         let result = match bytes[0] {
-            INIT => serve_init(&bytes, fds),
+            INIT => serve_first(&bytes, fds, init::run),
+            PROGRAM => serve_first(&bytes, fds, program::run),
             EXEC => serve_exec(&bytes, fds),
             SHIM => serve_shim(fds),
             ENTER => {
@@ -211,7 +228,7 @@ fn reply(ticket: u64, errno: i32, pid: i32) -> [u8; 24] {
     bytes
 }
 
-fn serve_init(bytes: &[u8], [channel, v2, ..]: Fds) -> io::Result<(i32, OwnedFd)> {
+fn serve_first(bytes: &[u8], [channel, v2, ..]: Fds, first: fn(OwnedFd) -> !) -> io::Result<(i32, OwnedFd)> {
     let euid = word(bytes, 24) as u32;
     let channel = channel.ok_or(io::ErrorKind::InvalidInput)?;
     let flags = word(bytes, 16);
@@ -224,7 +241,7 @@ fn serve_init(bytes: &[u8], [channel, v2, ..]: Fds) -> io::Result<(i32, OwnedFd)
     let spec = CloneSpec { flags: flags | namespace::CLONE_PARENT, cgroup: v2.as_ref().map(AsFd::as_fd) };
     let cloned = process::clone3(&spec);
     if let Ok(Cloned::Child) = cloned {
-        init::run(channel);
+        first(channel);
     }
     if flags & namespace::NEWUSER != 0 {
         process::set_effective_uid(0)?;

@@ -11,7 +11,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use stapes_shim_api::{Failure, FailureKind, Start};
+use stapes_shim_api::{Failure, FailureKind, ResourceLimit, Start};
 use stapes_sys::{command, privilege, process, pty, socket};
 
 use crate::{
@@ -56,15 +56,15 @@ fn become_init(channel: &OwnedFd) -> Result<Infallible, StepError> {
     rustix::system::sethostname(plan.hostname.as_bytes())
         .step(|| format!("failed to set host name {}", plan.hostname))?;
     links::wait_and_finish(channel, &plan.links)?;
-    apply_rlimits(&plan)?;
+    apply_rlimits(&plan.rlimits)?;
     take_terminal(&console.slave)?;
     drop(console);
     restrict(plan.bounding, &plan.seccomp)?;
     execute(channel, &plan)
 }
 
-fn apply_rlimits(plan: &Start) -> Result<(), StepError> {
-    for limit in &plan.rlimits {
+pub fn apply_rlimits(limits: &[ResourceLimit]) -> Result<(), StepError> {
+    for limit in limits {
         let step = || format!("failed to set limits.kernel.{} (the host must allow it)", limit.name);
         let resource = process::rlimit_by_name(&limit.name)
             .ok_or_else(|| StepError::new(step(), io::Error::from(io::ErrorKind::InvalidInput)))?;

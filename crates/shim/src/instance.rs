@@ -1,4 +1,4 @@
-//! The container that this shim holds.
+//! The container, or the program in its place, that this shim holds.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -8,13 +8,15 @@ use std::{
 use stapes_shim_api::{ExitReason, ExitStatus, Status};
 use stapes_sys::process::Exit;
 
-use crate::console::Console;
+use crate::{console::Console, log::Output};
 
 #[derive(Debug)]
 pub struct Instance {
     pub status: Status,
     pub pidfd: OwnedFd,
     pub console: Option<Console>,
+    /// What a program says; a container says it on its console.
+    pub output: Option<Output>,
     /// Where commands go in version 2.
     pub v2: Option<V2Groups>,
     /// Init is a child of this process; a replacement shim is not its parent.

@@ -87,7 +87,7 @@ pub fn build(plan: &Start, fds: Vec<OwnedFd>) -> Result<Pty, StepError> {
 }
 
 /// Attaches the root over some directory of the host's tree: this copy of it goes away with pivot_root.
-fn attach_root(root: &OwnedFd) -> Result<(), StepError> {
+pub fn attach_root(root: &OwnedFd) -> Result<(), StepError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let place = ["/usr", "/tmp", "/etc", "/proc"]
         .into_iter()
@@ -97,12 +97,12 @@ fn attach_root(root: &OwnedFd) -> Result<(), StepError> {
     mount::attach(root.as_fd(), place.as_fd()).step(step)
 }
 
-fn is_directory(fd: BorrowedFd<'_>) -> bool {
+pub fn is_directory(fd: BorrowedFd<'_>) -> bool {
     rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
 /// Puts a detached mount on `target` beneath the root, which is made when missing.
-fn put(root: BorrowedFd<'_>, target: &str, from: BorrowedFd<'_>, directory: bool) -> io::Result<()> {
+pub fn put(root: BorrowedFd<'_>, target: &str, from: BorrowedFd<'_>, directory: bool) -> io::Result<()> {
     let place = fs::make_mount_point(root, target, directory)?;
     mount::attach(from, place.as_fd())
 }

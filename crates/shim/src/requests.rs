@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use stapes_shim_api::{Event, Failure, FailureKind, FileOp, Reply, Request, SHIM_SOCKET, Start, Takeover, VERSION};
+use stapes_shim_api::{Event, Failure, FailureKind, FileOp, Reply, Request, SHIM_SOCKET, Takeover, VERSION};
 use stapes_sys::{
     process::{self, Forked},
     socket,
@@ -14,9 +14,11 @@ use stapes_sys::{
 
 use crate::{
     console::Console,
+    embryo::Embryo,
     events::{Queue, Results},
     files,
     instance::{Instance, V2Groups},
+    launch,
     shim::{FILE_PATIENCE, Helper, Shim},
     start, wire,
 };
@@ -59,12 +61,22 @@ impl Shim {
                 Ok(()) => now(Reply::Hello { version: VERSION, pid: std::process::id() }),
                 Err(error) => Err(other("join the control groups", error)),
             },
-            Request::Start(plan) => self.start(*plan, fds),
+            Request::Start(plan) => {
+                let run_dir = plan.run_dir.clone();
+                self.start(&run_dir, |embryo| start::start(embryo, *plan, fds))
+            }
+            Request::Launch(plan) => {
+                let run_dir = plan.run_dir.clone();
+                self.start(&run_dir, |embryo| launch::launch(embryo, *plan, fds))
+            }
             Request::Takeover(takeover) => self.take_over(*takeover, fds),
             Request::Status => now(Reply::Status(self.held()?.status.clone())),
             Request::Duplicates => self.duplicates(),
             Request::Console => self.view_console(),
-            Request::Exec(exec) => self.exec(id, *exec, fds).map(|()| None),
+            Request::Exec(exec) => {
+                self.container()?;
+                self.exec(id, *exec, fds).map(|()| None)
+            }
             Request::ExecSignal { exec, signal } => {
                 let pidfd =
                     self.execs.pidfd(exec).ok_or_else(|| Failure::new(FailureKind::State, "the command has ended"))?;
@@ -102,6 +114,17 @@ impl Shim {
         self.instance.as_ref().ok_or_else(|| Failure::new(FailureKind::State, "nothing was started here"))
     }
 
+    /// What is held, if something can be done inside.
+    fn container(&self) -> Result<&Instance, Failure> {
+        match self.held()? {
+            instance if instance.status.remembered.program => Err(Failure::new(
+                FailureKind::Other,
+                "this instance is a program of the host's: nothing is done inside",
+            )),
+            instance => Ok(instance),
+        }
+    }
+
     fn listen(&mut self, run_dir: &str) -> Result<(), Failure> {
         let listener = socket::open_directory(Path::new(run_dir))
             .and_then(|dir| socket::listen_in(dir.as_fd(), SHIM_SOCKET))
@@ -110,22 +133,23 @@ impl Shim {
         Ok(())
     }
 
-    fn start(&mut self, plan: Start, fds: Vec<OwnedFd>) -> Answer {
+    fn start(&mut self, run_dir: &str, first: impl FnOnce(&Embryo) -> Result<Instance, Failure>) -> Answer {
         if self.instance.is_some() {
             return Err(Failure::new(FailureKind::State, "this shim holds an instance already"));
         }
-        let run_dir = plan.run_dir.clone();
-        self.listen(&run_dir)?;
-        match start::start(&self.embryo, plan, fds) {
+        self.listen(run_dir)?;
+        match first(&self.embryo) {
             Ok(instance) => {
-                let _ = self.embryo.enter(instance.pidfd.as_fd());
+                if !instance.status.remembered.program {
+                    let _ = self.embryo.enter(instance.pidfd.as_fd());
+                }
                 self.instance = Some(instance);
                 self.untidy = true;
                 self.status_with_duplicates()
             }
             Err(failure) => {
                 self.listener = None;
-                let _ = std::fs::remove_file(Path::new(&run_dir).join(SHIM_SOCKET));
+                let _ = std::fs::remove_file(Path::new(run_dir).join(SHIM_SOCKET));
                 Err(failure)
             }
         }
@@ -162,10 +186,12 @@ impl Shim {
         let pidfd = fds.remove(0);
         let remembered = takeover.status.remembered.clone();
         let console = fds.pop().and_then(|master| Console::new(master, None, &remembered.log_dir, true).ok());
-        self.embryo.enter(pidfd.as_fd()).map_err(|error| other("prepare for commands", &error))?;
+        if !remembered.program {
+            self.embryo.enter(pidfd.as_fd()).map_err(|error| other("prepare for commands", &error))?;
+        }
         self.listen(&remembered.run_dir)?;
         let status = takeover.status;
-        self.instance = Some(Instance { status, pidfd, console, v2, is_child: false, ended: None });
+        self.instance = Some(Instance { status, pidfd, console, output: None, v2, is_child: false, ended: None });
         self.status_with_duplicates()
     }
 
@@ -191,7 +217,7 @@ impl Shim {
     }
 
     fn file(&mut self, id: u64, op: &FileOp, mut fds: Vec<OwnedFd>) -> Answer {
-        let instance = self.held()?;
+        let instance = self.container()?;
         if instance.status.exited.is_some() {
             return Err(Failure::new(FailureKind::State, "the instance is not running"));
         }

@@ -78,6 +78,7 @@ enum Source {
     Listener,
     Init,
     Console,
+    Output,
     Viewer,
     Exec(u64),
     Connection(u64),
@@ -126,6 +127,7 @@ impl Shim {
                 Source::Listener => self.accept(),
                 Source::Init => self.init_ended(),
                 Source::Console => self.console_output(),
+                Source::Output => self.program_output(),
                 Source::Viewer => {}
                 Source::Exec(exec) => self.exec_spoke(exec),
                 Source::Connection(id) => self.connection_ready(id),
@@ -157,6 +159,7 @@ impl Shim {
                 sources.push((Source::Console, console.master(), PollFlags::IN));
                 sources.extend(console.viewers().map(|fd| (Source::Viewer, fd, PollFlags::IN)));
             }
+            sources.extend(instance.output.iter().map(|output| (Source::Output, output.fd(), PollFlags::IN)));
         }
         sources.extend(self.execs.channels().map(|(exec, fd)| (Source::Exec(exec), fd, PollFlags::IN)));
         for (id, connection) in &self.connections {
@@ -310,6 +313,13 @@ impl Shim {
         }
     }
 
+    fn program_output(&mut self) {
+        let Some(instance) = &mut self.instance else { return };
+        if instance.output.as_mut().is_some_and(|output| !output.take()) {
+            instance.output = None;
+        }
+    }
+
     /// Init is not our child and its pidfd says that it ended.
     fn init_ended(&mut self) {
         if let Some(instance) = &mut self.instance {
@@ -323,6 +333,9 @@ impl Shim {
         instance.status.exited = Some((reason, status));
         if let Some(mut console) = instance.console.take() {
             console.drain();
+        }
+        if let Some(mut output) = instance.output.take() {
+            output.take();
         }
         self.announce(&Event::Exited { reason, status });
     }

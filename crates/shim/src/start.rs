@@ -8,7 +8,10 @@ use std::{
 };
 
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
-use stapes_shim_api::{DeviceNode, Failure, FailureKind, MAX_FRAME, Remembered, Start, Status};
+use serde::Serialize;
+use stapes_shim_api::{
+    BindMount, DeviceNode, Failure, FailureKind, MAX_FRAME, Remembered, ResourceLimit, Start, Status,
+};
 use stapes_sys::{
     mount::{self, NOEXEC, NOSUID, RDONLY},
     namespace, process, socket,
@@ -16,7 +19,7 @@ use stapes_sys::{
 
 use crate::{
     console::Console,
-    embryo::Embryo,
+    embryo::{Embryo, First},
     init::{CONSOLE, EXECUTING, FAILED},
     instance::{Instance, V2Groups, shutdown_signal},
     links,
@@ -26,10 +29,10 @@ use crate::{
 /// Longest that the first process may take up to `execve`. The guest has no hand in it but for a slow file system.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The first process, and whether this attempt came to something.
-struct Born {
-    pid: i32,
-    pidfd: OwnedFd,
+/// The first process.
+pub struct Born {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
 }
 
 /// Starts init and returns once its first instruction runs. On an error the process is gone.
@@ -39,25 +42,28 @@ pub fn start(embryo: &Embryo, mut plan: Start, mut fds: Vec<OwnedFd>) -> Result<
     let (channel, theirs) =
         socket::seqpacket_pair().step(|| "failed to make a socket pair".to_owned()).map_err(as_failure)?;
     let born = clone(embryo, &plan, theirs, v2.as_ref().map(|v2| v2.payload.as_fd())).map_err(as_failure)?;
-    let outcome = match set_up(&born, &mut plan, channel.as_fd()) {
-        Ok(()) => follow(channel.as_fd(), &plan),
-        // The first process may have stopped with a reason of its own, of which we only saw the broken channel.
-        Err(error) => Err(said(channel.as_fd()).unwrap_or_else(|| as_failure(error))),
-    };
+    let done = set_up(&born, &mut plan, channel.as_fd());
+    let outcome = follow(channel.as_fd(), done).and_then(|said| console(said, &plan));
     match outcome {
         Ok((console, init)) => Ok(Instance {
             status: status(plan, born.pid, &init),
             pidfd: born.pidfd,
             console: Some(console),
+            output: None,
             v2,
             is_child: true,
             ended: None,
         }),
-        Err(failure) => {
-            let _ = process::pidfd_send_signal(born.pidfd.as_fd(), 9);
-            let _ = process::reap(born.pid);
-            Err(failure)
-        }
+        Err(failure) => Err(born.end(failure)),
+    }
+}
+
+impl Born {
+    /// Kills and reaps it, because of `failure`.
+    pub fn end(self, failure: Failure) -> Failure {
+        let _ = process::pidfd_send_signal(self.pidfd.as_fd(), 9);
+        let _ = process::reap(self.pid);
+        failure
     }
 }
 
@@ -67,13 +73,17 @@ fn clone(embryo: &Embryo, plan: &Start, channel: OwnedFd, v2: Option<BorrowedFd<
     let user = if plan.ids.is_some() { NEWUSER } else { 0 };
     let flags = user | NEWCGROUP | NEWIPC | NEWNET | NEWNS | NEWPID | NEWUTS;
     let euid = plan.ids.map_or(0, |ids| ids.base);
-    embryo.clone_init(channel.as_fd(), v2, flags, euid).step(step)?;
-    if !socket::wait_readable(&embryo.socket, PATIENCE).step(step)? {
-        return Err(StepError::new(step(), io::Error::from(io::ErrorKind::TimedOut)));
+    embryo.clone_first(First::Init, channel.as_fd(), v2, flags, euid).step(step)?;
+    born(embryo).step(step)
+}
+
+/// Waits for what the embryo was asked to clone.
+pub fn born(embryo: &Embryo) -> io::Result<Born> {
+    if !socket::wait_readable(&embryo.socket, PATIENCE)? {
+        return Err(io::ErrorKind::TimedOut.into());
     }
-    let born = embryo.next_born(true).step(step)?;
-    let born = born.ok_or_else(|| StepError::new(step(), io::Error::from(io::ErrorKind::BrokenPipe)))?;
-    let (pid, pidfd) = born.child.step(step)?;
+    let born = embryo.next_born(true)?.ok_or(io::ErrorKind::BrokenPipe)?;
+    let (pid, pidfd) = born.child?;
     Ok(Born { pid, pidfd })
 }
 
@@ -86,26 +96,37 @@ fn set_up(born: &Born, plan: &mut Start, channel: BorrowedFd<'_>) -> Result<(), 
             .step(|| format!("failed to map {} ids from {}", ids.size, ids.base))?;
         users = Some(namespace::open(pid, "user").step(|| "failed to open the user namespace".to_owned())?);
     }
-    if let Some(score) = plan.oom_score_adj {
-        // Below zero needs CAP_SYS_RESOURCE, which a host may not have: the container then starts with the host's.
-        let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string());
-    }
-    plan.rlimits.retain(|limit| {
-        process::rlimit_by_name(&limit.name)
-            .is_none_or(|resource| process::set_rlimit(pid, resource, limit.soft, limit.hard).is_err())
-    });
+    limit(pid, plan.oom_score_adj, &mut plan.rlimits);
     let mut mounts = vec![root(plan, users.as_ref())?];
-    binds(plan, users.as_ref(), &mut mounts)?;
-    nodes(plan, &mut mounts)?;
-    let bytes = stapes_shim_api::encode(plan);
-    if bytes.len() > MAX_FRAME {
-        return Err(StepError::new("failed to hand the plan over", io::Error::from_raw_os_error(7)));
-    }
-    let fds: Vec<_> = mounts.iter().map(AsFd::as_fd).collect();
-    socket::send(channel, &bytes, &fds, true).step(|| "failed to hand the plan over".to_owned())?;
+    binds(&mut plan.mounts, users.as_ref(), &mut mounts)?;
+    nodes(&plan.nodes, plan.ids.map_or(0, |ids| ids.base), &mut mounts)?;
+    hand_over(channel, plan, &mounts)?;
     let guest = namespace::open(pid, "net").step(|| "failed to open the network namespace".to_owned())?;
     links::create(&plan.links, guest.as_fd())?;
     links::announce(channel).step(|| "failed to announce the interfaces".to_owned())
+}
+
+/// Sets limits that belong to processes; those that take rights of the process's own stay in the list.
+pub fn limit(pid: i32, oom_score_adj: Option<i32>, rlimits: &mut Vec<ResourceLimit>) {
+    if let Some(score) = oom_score_adj {
+        // Below zero needs CAP_SYS_RESOURCE, which a host may not have: the instance then starts with the host's.
+        let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string());
+    }
+    rlimits.retain(|limit| {
+        process::rlimit_by_name(&limit.name)
+            .is_none_or(|resource| process::set_rlimit(pid, resource, limit.soft, limit.hard).is_err())
+    });
+}
+
+/// Sends the first process what it is to become, with its descriptors.
+pub fn hand_over(channel: BorrowedFd<'_>, plan: &impl Serialize, fds: &[OwnedFd]) -> Result<(), StepError> {
+    let step = || "failed to hand the plan over".to_owned();
+    let bytes = stapes_shim_api::encode(plan);
+    if bytes.len() > MAX_FRAME {
+        return Err(StepError::new(step(), io::Error::from_raw_os_error(7)));
+    }
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    socket::send(channel, &bytes, &fds, true).step(step)
 }
 
 fn root(plan: &Start, users: Option<&OwnedFd>) -> Result<OwnedFd, StepError> {
@@ -117,10 +138,10 @@ fn root(plan: &Start, users: Option<&OwnedFd>) -> Result<OwnedFd, StepError> {
     Ok(root)
 }
 
-/// Opens the sources of bind mounts; optional ones that are missing leave the plan.
-fn binds(plan: &mut Start, users: Option<&OwnedFd>, into: &mut Vec<OwnedFd>) -> Result<(), StepError> {
-    let mut kept = Vec::with_capacity(plan.mounts.len());
-    for bind in std::mem::take(&mut plan.mounts) {
+/// Opens the sources of bind mounts; optional ones that are missing leave the list.
+pub fn binds(binds: &mut Vec<BindMount>, users: Option<&OwnedFd>, into: &mut Vec<OwnedFd>) -> Result<(), StepError> {
+    let mut kept = Vec::with_capacity(binds.len());
+    for bind in std::mem::take(binds) {
         let step = || format!("failed to open {} of device {}", bind.source, bind.device);
         let from = match mount::clone_tree(Path::new(&bind.source), bind.recursive) {
             Err(error) if bind.optional && error.kind() == io::ErrorKind::NotFound => continue,
@@ -136,20 +157,19 @@ fn binds(plan: &mut Start, users: Option<&OwnedFd>, into: &mut Vec<OwnedFd>) -> 
         into.push(from);
         kept.push(bind);
     }
-    plan.mounts = kept;
+    *binds = kept;
     Ok(())
 }
 
-/// Makes the plan's device nodes in a file system of the host's user namespace (one of the container's would not let
-/// them be opened), with the owners that they are to have inside.
-fn nodes(plan: &Start, into: &mut Vec<OwnedFd>) -> Result<(), StepError> {
-    if plan.nodes.is_empty() {
+/// Makes device nodes in a file system of the host's user namespace (one of a container's would not let them be opened),
+/// with the owners that they are to have, of which 0 is `base`.
+pub fn nodes(nodes: &[DeviceNode], base: u32, into: &mut Vec<OwnedFd>) -> Result<(), StepError> {
+    if nodes.is_empty() {
         return Ok(());
     }
     let place = mount::new_file_system("tmpfs", &[], NOSUID | NOEXEC)
         .step(|| "failed to make a place for device nodes".to_owned())?;
-    let base = plan.ids.map_or(0, |ids| ids.base);
-    for (number, node) in plan.nodes.iter().enumerate() {
+    for (number, node) in nodes.iter().enumerate() {
         let step = || format!("failed to make node {} of device {}", node.target, node.device);
         into.push(make_node(place.as_fd(), &number.to_string(), node, base).step(step)?);
     }
@@ -178,10 +198,21 @@ fn said(channel: BorrowedFd<'_>) -> Option<Failure> {
     None
 }
 
-/// Reads what the first process says until its channel closes by `execve`. Returns the console and init's path.
-fn follow(channel: BorrowedFd<'_>, plan: &Start) -> Result<(Console, String), Failure> {
-    let broken = |text: &str| Failure::new(FailureKind::Start, text);
-    let (mut console, mut init) = (None, None);
+/// What the first process said up to `execve`.
+pub struct Said {
+    /// Master and slave.
+    console: Option<(OwnedFd, Option<OwnedFd>)>,
+    /// The resolved path of what is executed.
+    pub executed: String,
+}
+
+/// Reads what the first process says until its channel closes by `execve`, unless the work of this side was not `done`.
+pub fn follow(channel: BorrowedFd<'_>, done: Result<(), StepError>) -> Result<Said, Failure> {
+    if let Err(error) = done {
+        // The first process may have stopped with a reason of its own, of which we only saw the broken channel.
+        return Err(said(channel).unwrap_or_else(|| error.failure(FailureKind::Start)));
+    }
+    let (mut console, mut executed) = (None, None);
     let deadline = std::time::Instant::now() + PATIENCE;
     loop {
         let left = deadline.saturating_duration_since(std::time::Instant::now());
@@ -193,7 +224,7 @@ fn follow(channel: BorrowedFd<'_>, plan: &Start) -> Result<(Console, String), Fa
         let Some(mut message) = message else { break };
         match message.bytes.first() {
             Some(&CONSOLE) => console = Some((message.fds.remove(0), message.fds.pop())),
-            Some(&EXECUTING) => init = Some(String::from_utf8_lossy(&message.bytes[1..]).into_owned()),
+            Some(&EXECUTING) => executed = Some(String::from_utf8_lossy(&message.bytes[1..]).into_owned()),
             Some(&FAILED) => {
                 let failure = stapes_shim_api::decode(&message.bytes[1..]);
                 return Err(failure.unwrap_or_else(|_| broken("the first process failed")));
@@ -201,22 +232,30 @@ fn follow(channel: BorrowedFd<'_>, plan: &Start) -> Result<(Console, String), Fa
             _ => {}
         }
     }
-    match (console, init) {
-        (Some((master, slave)), Some(init)) => {
-            let console = Console::new(master, slave, &plan.log_dir, false)
-                .map_err(|error| broken(&format!("failed to set up the console: {error}")))?;
-            Ok((console, init))
-        }
-        _ => Err(broken("the instance's first process was killed during its setup (out of memory?)")),
-    }
+    let executed = executed.ok_or_else(killed)?;
+    Ok(Said { console, executed })
+}
+
+fn broken(text: &str) -> Failure {
+    Failure::new(FailureKind::Start, text)
+}
+
+fn killed() -> Failure {
+    broken("the instance's first process was killed during its setup (out of memory?)")
+}
+
+fn console(said: Said, plan: &Start) -> Result<(Console, String), Failure> {
+    let (master, slave) = said.console.ok_or_else(killed)?;
+    let console = Console::new(master, slave, &plan.log_dir, false)
+        .map_err(|error| broken(&format!("failed to set up the console: {error}")))?;
+    Ok((console, said.executed))
 }
 
 fn status(plan: Start, pid: i32, init: &str) -> Status {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Status {
         id: plan.id,
         pid: pid as u32,
-        started_at: now.as_secs() as i64,
+        started_at: now(),
         shutdown_signal: shutdown_signal(init),
         exited: None,
         remembered: Remembered {
@@ -228,6 +267,12 @@ fn status(plan: Start, pid: i32, init: &str) -> Status {
             run_dir: plan.run_dir,
             lsm: plan.lsm,
             rlimits: plan.rlimits,
+            program: false,
         },
     }
+}
+
+/// Seconds since 1970.
+pub fn now() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as i64
 }

@@ -136,6 +136,22 @@ pub fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes `fds` the descriptors `first`, `first + 1`, … that survive execve, and marks all others but 0, 1 and 2
+/// close-on-exec. `keep` may be renumbered; it is returned.
+pub fn place_descriptors(fds: Vec<OwnedFd>, first: RawFd, keep: OwnedFd) -> io::Result<OwnedFd> {
+    // Out of the way of the places first.
+    let above = first + fds.len() as RawFd;
+    let raise = |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(&fd, above).map_err(io::Error::from);
+    let keep = raise(keep)?;
+    let raised = fds.into_iter().map(raise).collect::<io::Result<Vec<_>>>()?;
+    close_on_exec_all()?;
+    for (place, fd) in (first..).zip(&raised) {
+        // SAFETY: whatever was open as `place` was raised above and its owner is gone, or is nobody's in this program.
+        check(unsafe { libc::dup2(fd.as_raw_fd(), place) }.into())?;
+    }
+    Ok(keep)
+}
+
 /// Sets all three user and group ids and the supplementary groups.
 pub fn set_ids(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     // SAFETY: pointer and length describe a live slice. The bare calls concern this thread, which is the only one.

@@ -71,7 +71,8 @@ pub struct Copy {
     /// Into another project
     #[arg(long)]
     target_project: Option<String>,
-    #[arg(long, hide = true)]
+    /// The one for virtual machines
+    #[arg(long)]
     vm: bool,
 }
 
@@ -369,6 +370,7 @@ impl Copy {
             protocol: "debian".to_owned(),
             server: "debian".to_owned(),
             alias: image.to_owned(),
+            image_type: if self.vm { "virtual-machine" } else { "container" }.to_owned(),
             ..ImagesPostSource::default()
         };
         let copied = self.copy_aliases.then(|| format!("debian/{image}"));

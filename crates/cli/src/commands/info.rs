@@ -72,6 +72,10 @@ fn page(instance: &InstanceFull) -> String {
     let state = instance.state.as_ref().filter(|state| state.pid != 0);
     if let Some(state) = state {
         _ = writeln!(text, "PID: {}", state.pid);
+        for (name, fact) in &state.stapes_facts {
+            let (first, rest) = name.split_at(name.chars().next().map_or(0, char::len_utf8));
+            _ = writeln!(text, "{}{rest}: {fact}", first.to_uppercase());
+        }
     }
     for (label, time) in [("Created", &instance.created_at), ("Last Used", &instance.last_used_at)] {
         if !time.is_unset() {

@@ -9,7 +9,7 @@ use std::{
 use crate::support::{Host, exec_output, spec, wait_event};
 use stapes_instance::{
     Asked, Driver, DriverError, Event, ExecIo, ExecSpec, ExitReason, ExitStatus, FileKind, FileReply, FileRequest,
-    SpawnService, WriteMode,
+    GuestFile, SpawnService, WriteMode,
 };
 
 #[test]
@@ -134,14 +134,16 @@ fn files_are_served_and_links_do_not_lead_outside() {
             gid: None,
             mode: Some(0o640),
         };
-        let FileReply::Opened { fd, meta } = ask(write).unwrap() else { panic!() };
+        let FileReply::Opened { file: GuestFile::Local(file), meta } = ask(write).unwrap() else { panic!() };
         assert_eq!((meta.uid, meta.gid, meta.mode), (5, 0, 0o640));
-        std::fs::File::from(fd).write_all(b"text").unwrap();
-        let FileReply::Opened { fd, meta } = ask(FileRequest::Read { path: path("/root/a") }).unwrap() else {
+        (&*file).write_all(b"text").unwrap();
+        let FileReply::Opened { file: GuestFile::Local(file), meta } =
+            ask(FileRequest::Read { path: path("/root/a") }).unwrap()
+        else {
             panic!()
         };
         let mut text = String::new();
-        std::fs::File::from(fd).read_to_string(&mut text).unwrap();
+        (&*file).read_to_string(&mut text).unwrap();
         assert_eq!((text.as_str(), meta.size), ("text", 4));
         ask(FileRequest::MakeDirectory { path: path("/root/d"), uid: None, gid: None, mode: None }).unwrap();
         ask(FileRequest::MakeDirectory { path: path("/root/d"), uid: None, gid: None, mode: None }).unwrap();

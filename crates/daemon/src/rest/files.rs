@@ -1,21 +1,18 @@
 //! `/1.0/instances/{name}/files`: read, write and remove paths of an instance.
 //!
-//! Owner, mode and type travel in headers. The shim's child opens the path and hands over the descriptor; the bytes
-//! move between it and the connection here.
+//! Owner, mode and type travel in headers. The driver opens the path and hands over the open file; the bytes move
+//! between it and the connection here.
 
 use std::{
     collections::BTreeMap,
-    fs::File,
-    os::fd::OwnedFd,
     path::{Component, Path, PathBuf},
-    sync::Arc,
 };
 
 use hyper::{HeaderMap, Method};
 use serde_json::json;
 use stapes_api as api;
 use stapes_engine::app::{instance_url, with_project};
-use stapes_instance::{FileKind, FileMeta, FileReply, FileRequest, WriteMode};
+use stapes_instance::{FileKind, FileMeta, FileReply, FileRequest, GuestFile, WriteMode};
 use stapes_model::{InstanceName, ProjectName};
 
 use crate::{
@@ -94,10 +91,10 @@ async fn get(context: Context) -> Result {
             }
             Ok(Reply::Raw { headers, body: full("") })
         }
-        FileReply::Opened { fd, meta } => {
+        FileReply::Opened { file, meta } => {
             // Files of /proc and /sys have no size until they are read.
             let length = (meta.size > 0).then_some(meta.size);
-            let body = transfer::body(transfer::read(File::from(fd), length));
+            let body = transfer::body(transfer::read(file, length));
             Ok(raw(&subject.path, &meta, length, body))
         }
         FileReply::Link { target, meta } => {
@@ -256,11 +253,11 @@ async fn post(mut context: Context) -> Result {
     };
     match context.engine.file(&subject.project, &subject.name, request).await? {
         FileReply::Done if wanted.kind != FileKind::File => {}
-        FileReply::Opened { fd, .. } if wanted.kind == FileKind::File => receive(&mut context, &subject, fd).await?,
-        FileReply::Beside { fd, .. } => {
-            let failed = |error| stapes_engine::Error::failed(format!("failed to keep {}", subject.path), error);
-            let file = Arc::new(fd.try_clone().map_err(failed)?);
-            receive(&mut context, &subject, fd).await?;
+        FileReply::Opened { file, .. } if wanted.kind == FileKind::File => {
+            receive(&mut context, &subject, file).await?
+        }
+        FileReply::Beside { file, .. } => {
+            receive(&mut context, &subject, file.clone()).await?;
             let request = FileRequest::PutInPlace { path: subject.path.clone(), file };
             context.engine.file(&subject.project, &subject.name, request).await?;
         }
@@ -271,8 +268,8 @@ async fn post(mut context: Context) -> Result {
 }
 
 /// Writes the body into a file of the instance.
-async fn receive(context: &mut Context, subject: &Subject, fd: OwnedFd) -> Result<()> {
-    let mut writer = Writer::new(File::from(fd), format!("{} of {}", subject.path, subject.name));
+async fn receive(context: &mut Context, subject: &Subject, file: GuestFile) -> Result<()> {
+    let mut writer = Writer::new(file, format!("{} of {}", subject.path, subject.name));
     while let Some(piece) = transfer::next_piece(context.request.body_mut()).await? {
         writer.push(piece).await?;
     }

@@ -20,6 +20,7 @@ use stapes_image::ImageFiles;
 use stapes_model::{AliasName, Fingerprint, ProfileName, ProjectName};
 
 use crate::{
+    convert,
     multipart::{Event, Multipart, MultipartError},
     percent::percent_decode,
     reply::{ApiError, Reply, Result},
@@ -304,6 +305,7 @@ async fn from_source(mut context: Context) -> Result {
     if source.alias.is_empty() {
         return Err(ApiError::bad_request("source.alias: missing; name a release such as \"12\""));
     }
+    let kind = convert::instance_type(&source.image_type)?;
     let mut aliases = Vec::new();
     for alias in body.aliases {
         aliases.push((alias.name.parse()?, alias.description));
@@ -319,8 +321,8 @@ async fn from_source(mut context: Context) -> Result {
     check(&context, &project, edit.as_ref().unwrap_or(&ImageEdit::default()), &aliases)?;
     let engine = Arc::clone(&context.engine);
     let spec = bulk_task("Downloading image", &project, Some(context.caller.requestor()));
-    Ok(Reply::Async(context.engine.operations.run(spec, |operation| async move {
-        let image = engine.add_debian_image(&operation, &project, &source.alias, edit, aliases).await?;
+    Ok(Reply::Async(context.engine.operations.run(spec, move |operation| async move {
+        let image = engine.add_debian_image(&operation, &project, &source.alias, kind, edit, aliases).await?;
         tell(&operation, &image.fingerprint, image.size);
         Ok(())
     })))

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use stapes_api as api;
-use stapes_model::InstanceType;
 
 use crate::{
     reply::{Reply, Result, etag},
@@ -32,10 +31,7 @@ async fn get(context: Context) -> Result {
     let config = engine.server_config();
     let host = rustix::system::uname();
     let text = |value: &std::ffi::CStr| value.to_string_lossy().into_owned();
-    let mut features = BTreeMap::new();
-    if let Ok(driver) = engine.driver(InstanceType::Container) {
-        features = driver.features();
-    }
+    let mut features: BTreeMap<_, _> = engine.drivers().iter().flat_map(|driver| driver.features()).collect();
     features.insert("idmapped_mounts".to_owned(), engine.describe_mapping());
     features.insert("id_ranges".to_owned(), engine.ids.describe());
     let drivers: Vec<_> = engine.index.read().pools.values().map(|pool| pool.driver.clone()).collect();

@@ -17,6 +17,7 @@ use crate::{
     operations::Operation,
     records::{self, Config, Devices, Record},
     reserve::Reservation,
+    shape,
 };
 
 use super::{Expanded, task};
@@ -63,7 +64,7 @@ impl Engine {
     /// Starts the creation of an instance. Everything that can be refused is refused here; what the returned operation
     /// can still meet is a failing host.
     pub fn create_instance(self: &Arc<Self>, request: CreateInstance) -> Result<Operation> {
-        stapes_instance::require(request.kind, "start")?;
+        self.driver(request.kind)?;
         let draft = self.draft(&request)?;
         let profiles = self.profiles_of(&draft)?;
         let expanded = self.check_expanded(&draft, &profiles)?;
@@ -124,7 +125,9 @@ impl Engine {
     ) -> Result<()> {
         let image = match &request.source {
             CreateSource::Image(reference) => Some(self.find_image(&request.project, reference)?),
-            CreateSource::Debian(release) => Some(self.debian_image(operation, &request.project, release).await?),
+            CreateSource::Debian(release) => {
+                Some(self.debian_image(operation, &request.project, release, request.kind).await?)
+            }
             CreateSource::Empty => None,
         };
         if let Some(image) = &image {
@@ -181,7 +184,7 @@ impl Engine {
     /// Gives the instance what is its own for life: id, id range, MACs, addresses.
     fn assign(&self, record: &mut records::Instance) -> Result<Reservation> {
         let expanded = self.expanded(record);
-        let size = super::ids::wanted(&expanded);
+        let size = shape::of(record.kind).ids(&expanded);
         let (chosen, reservation) = self.reserved.choose(|reserved| {
             record.id = self.free_id(reserved)?;
             let mut keys = vec![record.key()];
@@ -222,17 +225,13 @@ impl Engine {
             Some(image) => {
                 pool.clone_volume(&VolumeRef::image(&image.fingerprint), &volume)?;
             }
-            None => {
-                let rootfs = pool.ensure_volume(&volume)?.join("rootfs");
-                std::fs::create_dir(&rootfs)
-                    .map_err(|error| Error::failed(format!("failed to make {}", rootfs.display()), error))?;
-            }
+            None => shape::of(record.kind).fill_empty(&pool.ensure_volume(&volume)?)?,
         }
         Ok(())
     }
 
     fn furnish(&self, record: &records::Instance) -> Result<()> {
-        self.change_quota(record, &Expanded::default(), &self.expanded(record))?;
+        self.set_root_size(record, &self.expanded(record))?;
         self.apply_templates(record, Trigger::Create)
     }
 

@@ -23,6 +23,7 @@ impl Engine {
             if let Some(live) = engine.live.get(&instance.id) {
                 return Ok(live.running.file(request)?);
             }
+            require(instance.kind, "files.stopped")?;
             let root = root_of(engine.pool(&instance.pool)?.as_ref(), &instance);
             Ok(engine.driver(instance.kind)?.files_offline(&root, request)?)
         };

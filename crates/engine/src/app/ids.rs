@@ -6,22 +6,16 @@ use crate::{
     Engine, Result, id_ranges,
     index::Stored,
     records::{self, Record},
+    shape,
 };
-
-use super::Expanded;
-
-/// How many ids a configuration asks for; none for a privileged instance.
-pub(super) fn wanted(expanded: &Expanded) -> Option<u32> {
-    let blocks = if expanded.is_on("security.nesting") { 4 } else { 1 };
-    (!expanded.is_on("security.privileged")).then_some(blocks * id_ranges::BLOCK)
-}
 
 impl Engine {
     /// Gives an instance that is about to start a range of the size that it asks for by now. Its files keep their ids 0…,
     /// so only the next mount differs. A larger range than it needs is kept: what is inside may use it. Blocking.
     pub(crate) fn fit_ids(&self, instance: Stored<records::Instance>) -> Result<Stored<records::Instance>> {
         let has = instance.ids.map_or(0, |range| range.size);
-        let Some(size) = wanted(&self.expanded(&instance)).filter(|size| *size > has) else { return Ok(instance) };
+        let wanted = shape::of(instance.kind).ids(&self.expanded(&instance));
+        let Some(size) = wanted.filter(|size| *size > has) else { return Ok(instance) };
         let (range, reservation) = self.reserved.choose(|reserved| {
             let range = self.free_ids(size, reserved)?;
             Ok::<_, crate::Error>((range, id_ranges::blocks(range).map(records::id_range_claim).collect()))

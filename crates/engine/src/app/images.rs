@@ -223,16 +223,17 @@ impl Engine {
         self.lanes.slow(work).await
     }
 
-    /// The image `alias` (such as `12`) of the `debian` source: the cached one, or built now.
+    /// The image `alias` (such as `12`) of the `debian` source for instances of `kind`: the cached one, or built now.
     pub(crate) async fn debian_image(
         self: &Arc<Self>,
         operation: &Operation,
         project: &ProjectName,
         alias: &str,
+        kind: InstanceType,
     ) -> Result<Stored<records::Image>> {
         let turn = {
             let mut building = self.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(building.entry(format!("debian/{alias}")).or_default())
+            Arc::clone(building.entry(format!("debian/{kind}/{alias}")).or_default())
         };
         let _turn = turn.lock().await;
         let source =
@@ -240,7 +241,10 @@ impl Engine {
         let cached = {
             let tables = self.index.read();
             let mut images = tables.images.values();
-            images.find(|image| image.project == *project && image.source.as_ref() == Some(&source)).cloned()
+            let of_source = |image: &&Stored<records::Image>| {
+                image.project == *project && image.kind == kind && image.source.as_ref() == Some(&source)
+            };
+            images.find(of_source).cloned()
         };
         if let Some(image) = cached {
             return Ok(image);
@@ -248,7 +252,7 @@ impl Engine {
         let (engine, operation, project, alias) =
             (Arc::clone(self), operation.clone(), project.clone(), alias.to_owned());
         let work = move || {
-            let built = engine.build_image(&operation, &alias)?;
+            let built = engine.build_image(&operation, &alias, kind)?;
             let imported = ImportedImage {
                 project: project.clone(),
                 files: built,
@@ -270,10 +274,11 @@ impl Engine {
         operation: &Operation,
         project: &ProjectName,
         alias: &str,
+        kind: InstanceType,
         edit: Option<ImageEdit>,
         aliases: Vec<(AliasName, String)>,
     ) -> Result<Stored<records::Image>> {
-        let image = self.debian_image(operation, project, alias).await?;
+        let image = self.debian_image(operation, project, alias, kind).await?;
         let (engine, project) = (Arc::clone(self), project.clone());
         let work = move || {
             if let Some(mut edit) = edit {
@@ -291,15 +296,15 @@ impl Engine {
         self.lanes.fast(work).await
     }
 
-    /// Builds a Debian release; the files are links into the build cache, which stays.
-    fn build_image(&self, operation: &Operation, release: &str) -> Result<ImageFiles> {
+    /// Builds a Debian release for instances of `kind`; the files are links into the build cache, which stays.
+    fn build_image(&self, operation: &Operation, release: &str, kind: InstanceType) -> Result<ImageFiles> {
         let cache = self.paths.cache();
         let spec = stapes_image::build::BuildSpec {
             release: release.to_owned(),
             cache_dir: cache.join("images"),
             work_dir: cache.join("build"),
             arch: String::new(),
-            kind: InstanceType::Container,
+            kind,
             variant: String::new(),
             refresh: false,
         };

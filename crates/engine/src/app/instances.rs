@@ -1,11 +1,12 @@
 //! Looking at instances: profiles merged in, validity as a whole, the copy that a client may edit.
 
-use stapes_model::{ByteSize, ProfileName, ProjectName};
+use stapes_model::{ByteSize, ProfileName, ProjectName, keys::Host};
 
 use crate::{
     Engine, Error, Result,
     index::{Stored, Tables},
     records::{self, Config, Devices},
+    shape,
 };
 
 /// An instance's configuration over that of its profiles.
@@ -61,6 +62,16 @@ impl Tables {
     }
 }
 
+/// What of this host limits refer to.
+pub(crate) fn limit_host() -> Host {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    Host {
+        memory: ByteSize::bytes(super::state::host_memory()),
+        cpus: (0..u32::try_from(cpus).unwrap_or(1)).collect(),
+        first_cpu: 0,
+    }
+}
+
 /// What the daemon itself keeps under `volatile.` is not the table's to judge.
 fn without_volatile(config: &Config) -> Config {
     config
@@ -95,8 +106,9 @@ impl Engine {
         stapes_model::keys::validate_instance_config(instance.kind, &own)?;
         let expanded = Expanded::merge(profiles, instance);
         stapes_model::keys::validate_profile_config(&without_volatile(&expanded.config))?;
-        self.limits(&expanded.config)?;
-        self.check_references(&stapes_device::requests(&expanded.devices)?)?;
+        let requests = stapes_device::requests(&expanded.devices)?;
+        shape::of(instance.kind).check(&own, &expanded, &requests, &limit_host())?;
+        self.check_references(&requests)?;
         Ok(expanded)
     }
 

@@ -35,7 +35,7 @@ pub use images::{ImageEdit, ImportedImage};
 pub use init::InitPlan;
 pub use instances::{Expanded, InstanceEdit};
 pub(crate) use start::REBOOT;
-pub use state::{AddressState, InstanceState, NicState};
+pub use state::{AddressState, InstanceState, NicState, OsState};
 pub use stop::StopMode;
 pub(crate) use templates::KnownMetadata;
 

@@ -11,23 +11,24 @@ use stapes_instance::{Plan, Security};
 use stapes_model::IdMap;
 use stapes_storage::{Pool, VolumeRef};
 
-use crate::{Engine, Error, Result, records};
+use crate::{Engine, Error, Result, records, shape};
 
-use super::Expanded;
+use super::{Expanded, instances::limit_host};
 
-/// Where an instance's root directory lies.
+/// What a driver is told is the instance's root.
 pub(super) fn root_of(pool: &dyn Pool, instance: &records::Instance) -> PathBuf {
-    pool.volume_path(&VolumeRef::instance(&instance.id)).join("rootfs")
+    shape::of(instance.kind).root(&pool.volume_path(&VolumeRef::instance(&instance.id)))
 }
 
 impl Engine {
     /// The plan of a start. Looks at device nodes of the host; changes nothing.
     pub(crate) fn plan(&self, instance: &records::Instance, expanded: &Expanded) -> Result<Plan> {
         let requests = stapes_device::requests(&expanded.devices)?;
-        let pool = self.pool(&instance.pool)?;
+        let volume = self.pool(&instance.pool)?.volume_path(&VolumeRef::instance(&instance.id));
+        let (shape, host) = (shape::of(instance.kind), limit_host());
         let config = |key: &str| expanded.config.get(key).map(String::as_str);
         let idmap = match instance.ids {
-            _ if expanded.is_on("security.privileged") => IdMap::Privileged,
+            _ if shape.ids(expanded).is_none() => IdMap::Privileged,
             Some(range) => IdMap::Range(range),
             // A start sees to it first.
             None => return Err(Error::Refused(format!("instance {} has no id range", instance.name))),
@@ -47,7 +48,7 @@ impl Engine {
         Ok(Plan {
             id: instance.id,
             name: instance.name.clone(),
-            root: root_of(pool.as_ref(), instance),
+            root: shape.root(&volume),
             idmap,
             run_dir: self.paths.instance_run(&instance.id),
             log_dir: self.paths.instance_log(&instance.id),
@@ -57,8 +58,8 @@ impl Engine {
             mounts: requests.mounts.clone(),
             nodes,
             links: self.links(instance, &requests)?,
-            limits: self.limits(&expanded.config)?,
-            machine: None,
+            limits: shape.limits(&expanded.config, &host)?,
+            machine: shape.machine(instance, expanded, &requests, &host, &volume)?,
             security: Security {
                 nesting: expanded.is_on("security.nesting"),
                 no_default_deny: expanded.flag("security.syscalls.deny_default") == Some(false),

@@ -1,5 +1,6 @@
 //! Profiles: make, change, rename, delete; and what a change means for the instances that use them.
 
+use stapes_instance::require;
 use stapes_model::{ProfileName, ProjectName, state::Status};
 use stapes_store::{Check, Transaction};
 
@@ -65,7 +66,7 @@ impl Engine {
             changes.iter().try_for_each(|change| self.change_quota(&change.changed, &change.before, &change.after));
         if let Err(error) = sized.and_then(|()| Ok(self.store.commit(transaction)?)) {
             for change in &changes {
-                self.change_quota(&change.changed, &change.after, &change.before)?;
+                self.restore_quota(&change.changed, &change.after, &change.before);
             }
             return Err(error);
         }
@@ -93,6 +94,9 @@ impl Engine {
             return Err(Error::Refused("it runs, and its NICs would change; stop it first".to_owned()));
         }
         let (before, nics) = (self.expanded(instance), self.managed_nics(instance)?);
+        if before.root_size()? != after.root_size()? && self.status(instance) != Status::Stopped {
+            require(instance.kind, "disk.resize.live")?;
+        }
         Ok(Change { changed, claims, _reservation: reservation, before, after, nics })
     }
 

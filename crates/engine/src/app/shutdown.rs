@@ -81,9 +81,7 @@ impl Engine {
                 tracing::warn!(service, %error, "a service is left");
             }
         }
-        if let Ok(driver) = self.driver(stapes_model::InstanceType::Container) {
-            driver.close();
-        }
+        self.drivers().iter().rev().for_each(|driver| driver.close());
         for name in self.pool_names() {
             let paths: PoolPaths = self.paths.pool(&name);
             self.forget_pool(&name);

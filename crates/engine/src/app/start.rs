@@ -15,7 +15,7 @@ use crate::{
     events::Requestor,
     live::{Exit, LiveInstance},
     operations::Operation,
-    records,
+    records, shape,
 };
 
 use super::{create::lock_name, instance_url, plan::root_of, task};
@@ -81,29 +81,27 @@ impl Engine {
         name: &InstanceName,
         requestor: Option<&Requestor>,
     ) -> Result<()> {
+        let slow = shape::of(self.instance(project, name)?.kind).starts_slowly();
         let (engine, task, project, name) = (Arc::clone(self), operation.clone(), project.clone(), name.clone());
-        let (id, live) = self
-            .lanes
-            .fast(move || {
-                let instance = engine.instance(&project, &name)?;
-                engine.check_state(&instance, Request::Start)?;
-                let id = instance.id;
-                task.intent("start", &json!({ "id": id }), false)?;
-                let started =
-                    engine.fit_ids(instance).and_then(|instance| Ok((engine.start_now(&instance)?, instance)));
-                let (live, instance) = started.inspect_err(|error| {
-                    engine.note_log(&id, &format!("failed to start: {}", crate::chain(error)));
-                })?;
-                task.step("running", false)?;
-                Ok((instance.id, live))
-            })
-            .await?;
+        let work = move || {
+            let instance = engine.instance(&project, &name)?;
+            engine.check_state(&instance, Request::Start)?;
+            let id = instance.id;
+            task.intent("start", &json!({ "id": id }), false)?;
+            let started = engine.fit_ids(instance).and_then(|instance| Ok((engine.start_now(&instance)?, instance)));
+            let (live, instance) = started.inspect_err(|error| {
+                engine.note_log(&id, &format!("failed to start: {}", crate::chain(error)));
+            })?;
+            task.step("running", false)?;
+            Ok((instance.id, live))
+        };
+        let (id, live) = if slow { self.lanes.heavy(work).await? } else { self.lanes.fast(work).await? };
         self.follow(id, live);
         self.told(&id, "instance-started", requestor);
         Ok(())
     }
 
-    /// The effects of a start. Blocking, ≤ 50 ms unless the guest's file system is slow.
+    /// The effects of a start. Blocking, ≤ 50 ms unless the guest's file system is slow, or it is a machine.
     fn start_now(&self, instance: &records::Instance) -> Result<Arc<LiveInstance>> {
         let begun = std::time::Instant::now();
         let expanded = self.expanded(instance);

@@ -2,12 +2,15 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use stapes_model::{ByteSize, InstanceId, Usage, state::Status};
+use stapes_device::Attachment;
+use stapes_instance::{GuestLink, GuestReport, Inside};
+use stapes_model::{InstanceId, Usage, state::Status};
+use stapes_storage::VolumeRef;
 use stapes_sys::netlink::Netlink;
 
-use crate::{Engine, Error, Result, live::LiveInstance, records};
+use crate::{Engine, Error, Result, live::LiveInstance, records, shape};
 
-use super::Expanded;
+use super::{Expanded, instances::limit_host};
 
 /// Most threads that look at instances at a time.
 const LOOKERS: usize = 4;
@@ -23,12 +26,27 @@ pub struct InstanceState {
     /// Seconds since 1970, 0 when it does not run.
     pub started_at: i64,
     pub usage: Usage,
+    /// `None`: nobody who is asked knows.
+    pub processes: Option<u64>,
     /// `limits.memory`, or the host's memory.
     pub memory_total: u64,
     /// Bytes of the root volume, where the pool counts them.
     pub root_used: Option<u64>,
     pub root_size: Option<u64>,
     pub nics: BTreeMap<String, NicState>,
+    /// What a guest with a kernel of its own says of its system.
+    pub os: Option<OsState>,
+    /// How it runs, one line a fact.
+    pub facts: BTreeMap<String, String>,
+}
+
+/// A system inside, in its own words.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OsState {
+    pub hostname: String,
+    pub name: String,
+    pub version: String,
+    pub kernel: String,
 }
 
 /// One interface as seen from inside.
@@ -64,19 +82,17 @@ impl Engine {
     /// all processors.
     pub fn states<'a>(&self, instances: &[(&'a records::Instance, &'a Expanded)]) -> Result<Vec<InstanceState>> {
         let usages = self.root_usages();
-        let memory = host_memory();
+        let host = limit_host();
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(LOOKERS);
         let share = instances.len().div_ceil(threads).max(ALONE);
         let look = |part: &[(&records::Instance, &Expanded)]| -> Result<Vec<InstanceState>> {
             let mut net = Netlink::open().map_err(|error| Error::failed("failed to open a netlink socket", error))?;
             let state = |(instance, expanded): &(&records::Instance, &Expanded)| {
-                let mut state = self.state_of(&mut net, instance, memory);
+                let limit = shape::of(instance.kind).memory(&expanded.config, &host);
+                let mut state = self.state_of(&mut net, instance, limit.unwrap_or(host.memory.as_bytes()));
                 state.root_used = usages.get(&instance.id).copied();
-                state.root_size = root_size(expanded);
-                if let Some(limit) = expanded.config.get("limits.memory").and_then(|text| text.parse::<ByteSize>().ok())
-                {
-                    state.memory_total = limit.as_bytes();
-                }
+                let volume = || Some(self.pool(&instance.pool).ok()?.volume_path(&VolumeRef::instance(&instance.id)));
+                state.root_size = shape::of(instance.kind).size(expanded, &volume);
                 state
             };
             Ok(part.iter().map(state).collect())
@@ -99,22 +115,142 @@ impl Engine {
             pid: 0,
             started_at: 0,
             usage: Usage::default(),
+            processes: Some(0),
             memory_total: 0,
             root_used: None,
             root_size: None,
             nics: BTreeMap::new(),
+            os: None,
+            facts: BTreeMap::new(),
         };
         let Some(live) = self.live.get(&instance.id) else { return stopped };
-        InstanceState {
+        let state = InstanceState {
             status: live.status(),
             pid: live.running.pid(),
             started_at: live.running.started_at(),
             // It may end while it is looked at: then its counters are zero.
             usage: live.running.usage().unwrap_or_default(),
             memory_total,
-            nics: nics(net, &live, &instance.id).unwrap_or_default(),
+            facts: live.running.facts(),
             ..stopped
+        };
+        match live.running.inside() {
+            Inside::Namespaces => InstanceState {
+                processes: Some(state.usage.processes),
+                nics: nics(net, &live, &instance.id).unwrap_or_default(),
+                ..state
+            },
+            Inside::Guest(told) => self.told_state(net, instance, state, told),
         }
+    }
+
+    /// What a guest says, or as much of it as the host knows.
+    fn told_state(
+        &self,
+        net: &mut Netlink,
+        instance: &records::Instance,
+        mut state: InstanceState,
+        told: Option<GuestReport>,
+    ) -> InstanceState {
+        let ports = self.ports(net, instance).unwrap_or_default();
+        let Some(told) = told else {
+            // QEMU's threads are no processes of the guest's.
+            state.processes = None;
+            state.nics = ports.into_iter().map(|port| (port.name.clone(), port.nic)).collect();
+            return state;
+        };
+        state.processes = Some(told.processes);
+        state.usage.memory_bytes = told.memory_used;
+        state.usage.memory_peak_bytes = 0;
+        state.usage.swap_bytes = told.swap_used;
+        state.memory_total = told.memory_total;
+        state.os =
+            Some(OsState { hostname: told.hostname, name: told.os, version: told.os_version, kernel: told.kernel });
+        for link in told.links {
+            let port = ports.iter().find(|port| link.mac.is_some() && port.nic.mac == link.mac);
+            let host_name = port.map(|port| port.nic.host_name.clone()).unwrap_or_default();
+            state.nics.insert(link.name.clone(), told_nic(&link, host_name));
+        }
+        state
+    }
+
+    /// The NICs of a machine as its host knows them: what was given to each, and its interface's counters.
+    fn ports(&self, net: &mut Netlink, instance: &records::Instance) -> Result<Vec<Port>> {
+        let requests = stapes_device::requests(&self.expanded(instance).devices)?;
+        let mut ports = Vec::new();
+        for (asked, link) in requests.links.iter().zip(self.links(instance, &requests)?) {
+            let failed = |error| Error::failed(format!("failed to look at {}", link.host_name), error);
+            let Some(own) = net.link(&link.host_name).map_err(failed)?.as_ref().map(nic_state) else { continue };
+            let ipv4 = match &asked.nic.attachment {
+                Attachment::Network(network) => self.bridge(&*self.network(network)?)?.ipv4,
+                Attachment::Bridge(_) => None,
+            };
+            let ipv4_prefix = ipv4.map_or(32, |ipv4| ipv4.address.prefix_len());
+            let address = |address: IpAddr| AddressState {
+                address,
+                prefix: if address.is_ipv4() { ipv4_prefix } else { 64 },
+                scope: scope(address),
+            };
+            // Who has not sent anything has not taken its address yet.
+            let talks = own.packets_received > 0;
+            let nic = NicState {
+                addresses: link.addresses.into_iter().filter(|_| talks).map(address).collect(),
+                mac: Some(link.mac),
+                host_name: link.host_name,
+                // What the host receives, the guest sent.
+                bytes_received: own.bytes_sent,
+                bytes_sent: own.bytes_received,
+                packets_received: own.packets_sent,
+                packets_sent: own.packets_received,
+                errors_received: own.errors_sent,
+                errors_sent: own.errors_received,
+                drops_received: own.drops_sent,
+                drops_sent: own.drops_received,
+                ..own
+            };
+            ports.push(Port { name: link.guest_name, nic });
+        }
+        Ok(ports)
+    }
+}
+
+/// A NIC of a machine, seen from the host.
+struct Port {
+    name: String,
+    nic: NicState,
+}
+
+fn told_nic(link: &GuestLink, host_name: String) -> NicState {
+    let address =
+        |(address, prefix): &(IpAddr, u8)| AddressState { address: *address, prefix: *prefix, scope: scope(*address) };
+    NicState {
+        addresses: link.addresses.iter().map(address).collect(),
+        mac: link.mac,
+        mtu: link.mtu,
+        up: link.is_up,
+        loopback: link.is_loopback,
+        host_name,
+        bytes_received: link.received.bytes,
+        bytes_sent: link.sent.bytes,
+        packets_received: link.received.packets,
+        packets_sent: link.sent.packets,
+        errors_received: link.received.errors,
+        errors_sent: link.sent.errors,
+        drops_received: link.received.drops,
+        drops_sent: link.sent.drops,
+    }
+}
+
+/// As the kernel would say.
+fn scope(address: IpAddr) -> &'static str {
+    let link = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    match link {
+        _ if address.is_loopback() => "local",
+        true => "link",
+        false => "global",
     }
 }
 
@@ -157,11 +293,6 @@ fn nic_state(link: &stapes_sys::netlink::LinkInfo) -> NicState {
         drops_received: stats.rx_dropped,
         drops_sent: stats.tx_dropped,
     }
-}
-
-fn root_size(expanded: &Expanded) -> Option<u64> {
-    let root = expanded.devices.values().find(|device| device.get("path").is_some_and(|path| path == "/"))?;
-    Some(root.get("size")?.parse::<ByteSize>().ok()?.as_bytes())
 }
 
 /// Bytes of memory that this host has.

@@ -12,10 +12,10 @@ use stapes_image::{
     metadata::Trigger,
     templates::{self, RenderedFile},
 };
-use stapes_instance::{FileReply, FileRequest};
+use stapes_instance::{FileReply, FileRequest, require};
 use stapes_storage::VolumeRef;
 
-use crate::{Engine, Error, Result, records};
+use crate::{Engine, Error, Result, records, shape};
 
 /// Most that metadata.yaml of a volume may have.
 const METADATA_LIMIT: u64 = 1 << 20;
@@ -23,6 +23,9 @@ const METADATA_LIMIT: u64 = 1 << 20;
 impl Engine {
     /// Renders the templates that ask for `trigger` and writes them beneath the root of the stopped instance.
     pub(crate) fn apply_templates(&self, instance: &records::Instance, trigger: Trigger) -> Result<()> {
+        if require(instance.kind, "templates").is_err() {
+            return Ok(());
+        }
         let pool = self.pool(&instance.pool)?;
         let volume = pool.volume_path(&VolumeRef::instance(&instance.id));
         let Some(metadata) = self.metadata.read(&volume)? else { return Ok(()) };
@@ -32,7 +35,7 @@ impl Engine {
         let rendered =
             templates::render_volume(&volume, &metadata, trigger, &self.template_context(instance, &metadata))?;
         let driver = self.driver(instance.kind)?;
-        let root = volume.join("rootfs");
+        let root = shape::of(instance.kind).root(&volume);
         for file in rendered {
             if file.create_only && matches!(stat(&*driver, &root, &file), Ok(FileReply::Meta(_))) {
                 continue;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use stapes_model::{ByteSize, Limits, state::Status};
+use stapes_instance::require;
+use stapes_model::state::Status;
 use stapes_storage::VolumeRef;
 use stapes_store::Check;
 
@@ -10,9 +11,10 @@ use crate::{
     Engine, Error, Result,
     index::Stored,
     records::{self, Config, Record},
+    shape,
 };
 
-use super::{Expanded, InstanceEdit, create::lock_name, instance_url};
+use super::{Expanded, InstanceEdit, create::lock_name, instance_url, instances::limit_host};
 
 impl Engine {
     /// Replaces what a client may write. `volatile.*` keys that the client leaves out are kept: they are the daemon's.
@@ -36,7 +38,7 @@ impl Engine {
         }
         let running = self.status(stored) != Status::Stopped;
         if running {
-            self.check_live(&before, &expanded)?;
+            check_live(&changed, &before, &expanded)?;
         }
         let nics = self.managed_nics(stored)?;
         let (claims, _reservation) = self.update_nics(&mut changed, &expanded)?;
@@ -50,7 +52,7 @@ impl Engine {
         self.change_quota(stored, &before, &expanded)?;
         let check = Check::Unchanged { key: changed.key(), revision: stored.revision };
         if let Err(error) = self.store.commit(claims.check(check).put(changed.key(), changed.to_bytes())) {
-            self.change_quota(stored, &expanded, &before)?;
+            self.restore_quota(stored, &expanded, &before);
             return Err(error.into());
         }
         self.replace_reservations(&changed, nics)?;
@@ -60,61 +62,69 @@ impl Engine {
         Ok(())
     }
 
-    /// Refuses what cannot change while the instance runs, naming the key.
-    fn check_live(&self, before: &Expanded, after: &Expanded) -> Result<()> {
-        for (key, _) in before.config.iter().chain(&after.config) {
-            let same = before.config.get(key) == after.config.get(key);
-            if same || key.starts_with("volatile.") {
-                continue;
-            }
-            if !stapes_model::keys::may_change_running(key) {
-                return Err(Error::invalid(key, "cannot be changed while the instance runs; stop it first"));
-            }
-        }
-        let name = before.devices.keys().chain(after.devices.keys()).find(|name| {
-            let (old, new) = (before.devices.get(*name), after.devices.get(*name));
-            old != new && !only_live_changes(old, new)
-        });
-        match name {
-            Some(name) => Err(Error::invalid(
-                format!("devices.{name}"),
-                "devices cannot be added, changed or removed while the instance runs yet; stop it first",
-            )),
-            None => Ok(()),
-        }
-    }
-
-    /// The limits that a configuration asks for.
-    pub(crate) fn limits(&self, config: &Config) -> Result<Limits> {
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let host = stapes_model::keys::Host {
-            memory: ByteSize::bytes(super::state::host_memory()),
-            cpus: (0..u32::try_from(cpus).unwrap_or(1)).collect(),
-            first_cpu: 0,
-        };
-        Ok(stapes_model::keys::limits_from_config(config, &host)?)
-    }
-
     /// Gives a running instance the limits of its present configuration.
     pub(crate) fn apply_limits_live(&self, instance: &records::Instance) -> Result<()> {
         let Some(live) = self.live.get(&instance.id) else { return Ok(()) };
         let expanded = self.expanded(instance);
-        Ok(live.running.update_limits(&self.limits(&expanded.config)?)?)
+        let limits = shape::of(instance.kind).limits(&expanded.config, &limit_host())?;
+        Ok(live.running.update_limits(&limits)?)
     }
 
     /// Gives the root volume of an instance the size that its disk device asks for `after` a change; none lifts it.
     pub(crate) fn change_quota(&self, instance: &records::Instance, before: &Expanded, after: &Expanded) -> Result<()> {
-        let size = after.root_size()?;
-        if size == before.root_size()? {
+        if after.root_size()? == before.root_size()? {
             return Ok(());
         }
-        Ok(self.pool(&instance.pool)?.set_quota(&VolumeRef::instance(&instance.id), size)?)
+        self.set_root_size(instance, after)
+    }
+
+    /// Takes a [`Engine::change_quota`] back; what cannot shrink again stays as it is.
+    pub(crate) fn restore_quota(&self, instance: &records::Instance, after: &Expanded, before: &Expanded) {
+        if let Err(error) = self.change_quota(instance, after, before) {
+            let error = crate::chain(&error);
+            tracing::warn!(instance = %instance.id, error, "its root keeps the size of a change that failed");
+        }
+    }
+
+    pub(crate) fn set_root_size(&self, instance: &records::Instance, expanded: &Expanded) -> Result<()> {
+        let (pool, volume) = (self.pool(&instance.pool)?, VolumeRef::instance(&instance.id));
+        shape::of(instance.kind).set_size(&*pool, &volume, expanded.root_size()?)
     }
 
     /// A stored instance with the revision that the caller's tag was checked against.
     pub fn stored_instance(self: &Arc<Self>, id: &stapes_model::InstanceId) -> Result<Stored<records::Instance>> {
         self.index.read().instances.get(id).cloned().ok_or_else(|| Error::missing("instance", id))
     }
+}
+
+/// Refuses what cannot change while the instance runs, naming the key.
+pub(crate) fn check_live(instance: &records::Instance, before: &Expanded, after: &Expanded) -> Result<()> {
+    for (key, _) in before.config.iter().chain(&after.config) {
+        let same = before.config.get(key) == after.config.get(key);
+        if same || key.starts_with("volatile.") {
+            continue;
+        }
+        if !stapes_model::keys::may_change_running(key) {
+            return Err(Error::invalid(key, "cannot be changed while the instance runs; stop it first"));
+        }
+        if shape::of(instance.kind).is_hardware(key) {
+            require(instance.kind, "limits.live").map_err(|error| Error::invalid(key, error.to_string()))?;
+        }
+    }
+    let name = before.devices.keys().chain(after.devices.keys()).find(|name| {
+        let (old, new) = (before.devices.get(*name), after.devices.get(*name));
+        old != new && !only_live_changes(old, new)
+    });
+    if let Some(name) = name {
+        return Err(Error::invalid(
+            format!("devices.{name}"),
+            "devices cannot be added, changed or removed while the instance runs yet; stop it first",
+        ));
+    }
+    if before.root_size()? != after.root_size()? {
+        require(instance.kind, "disk.resize.live")?;
+    }
+    Ok(())
 }
 
 /// Device keys that a running instance takes over at once.

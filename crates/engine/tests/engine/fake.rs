@@ -17,7 +17,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use stapes_engine::{HostNetwork, World};
 use stapes_instance::{
     Asked, Driver, DriverError, Event, ExecHandle, ExecIo, ExecSpec, ExitReason, ExitStatus, FileReply, FileRequest,
-    Limits, Plan, Running, SpawnService, Usage,
+    GuestReport, Inside, Limits, Plan, Running, SpawnService, Usage,
 };
 use stapes_model::{InstanceId, InstanceType};
 use stapes_network::{Bridge, NetworkError};
@@ -43,6 +43,8 @@ pub struct FakeRunning {
     asked: AtomicU64,
     alive: AtomicBool,
     frozen: AtomicBool,
+    /// What its agent says, if it is a machine with one.
+    pub report: Mutex<Option<GuestReport>>,
     acknowledged: AtomicBool,
     events: Mutex<VecDeque<Event>>,
     wakeup: OwnedFd,
@@ -57,6 +59,7 @@ impl FakeRunning {
             asked: AtomicU64::new(0),
             alive: AtomicBool::new(true),
             frozen: AtomicBool::new(false),
+            report: Mutex::default(),
             acknowledged: AtomicBool::new(false),
             events: Mutex::default(),
             wakeup: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).unwrap(),
@@ -167,6 +170,17 @@ impl Running for FakeRunning {
         Ok(Usage::default())
     }
 
+    fn inside(&self) -> Inside {
+        match self.plan.machine {
+            Some(_) => Inside::Guest(lock(&self.report).clone()),
+            None => Inside::Namespaces,
+        }
+    }
+
+    fn facts(&self) -> BTreeMap<String, String> {
+        self.plan.machine.iter().map(|_| ("accelerator".to_owned(), "tcg".to_owned())).collect()
+    }
+
     fn events_fd(&self) -> BorrowedFd<'_> {
         self.wakeup.as_fd()
     }
@@ -189,8 +203,8 @@ fn unsupported(what: &str) -> DriverError {
 }
 
 /// Instances that only exist in here; they outlive an engine as real ones do.
-#[derive(Default)]
 pub struct FakeDriver {
+    kind: InstanceType,
     running: Mutex<HashMap<InstanceId, Arc<FakeRunning>>>,
     /// Names in the order of their starts.
     pub starts: Mutex<Vec<String>>,
@@ -200,6 +214,16 @@ pub struct FakeDriver {
 }
 
 impl FakeDriver {
+    pub fn new(kind: InstanceType) -> Self {
+        Self {
+            kind,
+            running: Mutex::default(),
+            starts: Mutex::default(),
+            broken: AtomicBool::new(false),
+            manners: Mutex::default(),
+        }
+    }
+
     /// The instance as the driver has it now.
     pub fn guest(&self, name: &str) -> Arc<FakeRunning> {
         let running = lock(&self.running);
@@ -218,7 +242,7 @@ impl FakeDriver {
 
 impl Driver for FakeDriver {
     fn kind(&self) -> InstanceType {
-        InstanceType::Container
+        self.kind
     }
 
     fn start(&self, plan: &Plan) -> Result<Arc<dyn Running>, DriverError> {

@@ -3,6 +3,7 @@
 mod fake;
 mod images;
 mod lifecycle;
+mod machines;
 mod nics;
 mod operations;
 mod recovery;
@@ -31,6 +32,8 @@ const FOUR_RANGES: &str = "root:1000000:262144\n";
 struct Host {
     engine: Arc<Engine>,
     driver: Arc<FakeDriver>,
+    /// The driver of virtual machines.
+    machines: Arc<FakeDriver>,
     network: Arc<FakeNetwork>,
     world: Arc<SeededWorld>,
     store: Arc<dyn Store>,
@@ -64,9 +67,11 @@ impl Host {
         let world = Arc::new(SeededWorld::new(7));
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let journal = Arc::new(Journal::open_at(dir.path().join("journal.db"), "boot", 1).unwrap());
-        let (driver, network) = (Arc::default(), Arc::default());
-        let engine = open(&dir, &world, &store, &journal, &driver, &network, subids);
-        let host = Self { engine, driver, network, world, store, journal, subids, dir };
+        let [driver, machines] =
+            [InstanceType::Container, InstanceType::VirtualMachine].map(|kind| Arc::new(FakeDriver::new(kind)));
+        let network = Arc::default();
+        let engine = open(&dir, &world, &store, &journal, [&driver, &machines], &network, subids);
+        let host = Self { engine, driver, machines, network, world, store, journal, subids, dir };
         host.engine.reconcile().unwrap();
         let config = BTreeMap::new();
         let pool =
@@ -91,10 +96,12 @@ impl Host {
 
     /// The daemon was killed: a new engine over what survives it.
     fn restarted(&self) -> Self {
-        let engine = open(&self.dir, &self.world, &self.store, &self.journal, &self.driver, &self.network, self.subids);
+        let drivers = [&self.driver, &self.machines];
+        let engine = open(&self.dir, &self.world, &self.store, &self.journal, drivers, &self.network, self.subids);
         Self {
             engine,
             driver: Arc::clone(&self.driver),
+            machines: Arc::clone(&self.machines),
             network: Arc::clone(&self.network),
             world: Arc::clone(&self.world),
             store: Arc::clone(&self.store),
@@ -206,7 +213,7 @@ fn open(
     world: &Arc<SeededWorld>,
     store: &Arc<dyn Store>,
     journal: &Arc<Journal>,
-    driver: &Arc<FakeDriver>,
+    drivers: [&Arc<FakeDriver>; 2],
     network: &Arc<FakeNetwork>,
     subids: &str,
 ) -> Arc<Engine> {
@@ -217,7 +224,7 @@ fn open(
         world: Arc::clone(world) as _,
         store: Arc::clone(store),
         journal: Arc::clone(journal),
-        containers: Arc::clone(driver) as _,
+        drivers: drivers.map(|driver| Arc::clone(driver) as _).into(),
         services: Arc::new(FakeServices::default()),
         network: Arc::clone(network) as _,
         ids: IdSupply::parse(subids, subids, ""),

@@ -54,7 +54,7 @@ pub fn limits_from_config(config: &BTreeMap<String, String>, host: &Host) -> Res
     Ok(limits)
 }
 
-fn memory(value: &str, host: ByteSize) -> Option<ByteSize> {
+pub(super) fn memory(value: &str, host: ByteSize) -> Option<ByteSize> {
     match percent(value, 100) {
         Some(share) => Some(ByteSize::bytes((u128::from(host.as_bytes()) * u128::from(share) / 100) as u64)),
         None => value.parse().ok(),

@@ -7,6 +7,7 @@
 mod addresses;
 mod kind;
 mod limits;
+mod machine;
 mod metadata;
 mod schedule;
 mod suggest;
@@ -18,6 +19,7 @@ mod validate;
 pub use addresses::{list_parts, parse_range};
 pub use kind::{Kind, parse_bool, parse_mac};
 pub use limits::{Host, limits_from_config};
+pub use machine::{HARDWARE_KEYS, Hardware, hardware_from_config, machine_limits_from_config};
 pub use metadata::metadata_configuration;
 pub use suggest::did_you_mean;
 pub use tables::GROUPS;

@@ -9,7 +9,7 @@ use std::{
     },
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     time::Duration,
@@ -39,6 +39,8 @@ pub enum AgentError {
     Failed(Failure),
     #[error("the agent in the virtual machine gave an answer to another question")]
     Strange,
+    #[error("the agent in the virtual machine is not the one that was asked before")]
+    Another,
     #[error("{0}")]
     Io(String),
 }
@@ -69,6 +71,8 @@ enum Order {
     },
     Ask {
         link: u64,
+        /// Only this one may be asked.
+        session: Option<u64>,
         request: Box<Request>,
         bytes: Vec<u8>,
         answer: Answer,
@@ -88,6 +92,8 @@ enum Order {
 #[derive(Debug, Default)]
 struct LinkState {
     open: AtomicBool,
+    /// Counts up whenever an agent is greeted with success: what an earlier one had open is not this one's.
+    session: AtomicU64,
     /// It left a request without an answer and has not been heard since.
     silent: AtomicBool,
 }
@@ -107,7 +113,7 @@ impl Shared {
 /// All conversations of this process.
 pub struct Agents {
     shared: Arc<Shared>,
-    last: std::sync::atomic::AtomicU64,
+    last: AtomicU64,
 }
 
 /// The conversation with one guest. Dropping it ends it, on the host's side.
@@ -124,7 +130,7 @@ impl Agents {
         let shared = Arc::new(Shared { orders: Mutex::default(), bell });
         let reactor = Reactor { shared: Arc::clone(&shared), guests: BTreeMap::new() };
         std::thread::Builder::new().name("guest agents".to_owned()).spawn(move || reactor.run())?;
-        Ok(Self { shared, last: std::sync::atomic::AtomicU64::new(0) })
+        Ok(Self { shared, last: AtomicU64::new(0) })
     }
 
     /// Talks to the guest behind `stream`, the host's end of its port, from now on.
@@ -146,11 +152,52 @@ impl Link {
         self.shared.order(Order::Port { link: self.id, open });
     }
 
+    /// Names the agent that is there now, for [`Link::ask_in`].
+    pub fn session(&self) -> u64 {
+        self.state.session.load(Ordering::Acquire)
+    }
+
     /// One request and its answer. A guest that left one unanswered is not waited for again until it is heard.
     pub fn ask(&self, request: Request, bytes: Vec<u8>, patience: Duration) -> Result<(Reply, Vec<u8>), AgentError> {
+        self.put(None, request, bytes, patience)
+    }
+
+    /// One request whose answer is not waited for here, nor missed: a guest that takes its time counts as silent to nobody.
+    pub fn begin(&self, request: Request) -> mpsc::Receiver<Result<(Reply, Vec<u8>), AgentError>> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        let (link, request) = (self.id, Box::new(request));
+        self.shared.order(Order::Ask { link, session: None, request, bytes: Vec::new(), answer });
+        answered
+    }
+
+    /// [`Link::ask`] of this agent and no later one.
+    pub fn ask_in(
+        &self,
+        session: u64,
+        request: Request,
+        bytes: Vec<u8>,
+        patience: Duration,
+    ) -> Result<(Reply, Vec<u8>), AgentError> {
+        self.put(Some(session), request, bytes, patience)
+    }
+
+    /// One request to this agent and no later one, without an answer: returns at once.
+    pub fn tell_in(&self, session: u64, request: Request) {
+        let (answer, _) = mpsc::sync_channel(1);
+        let (link, request) = (self.id, Box::new(request));
+        self.shared.order(Order::Ask { link, session: Some(session), request, bytes: Vec::new(), answer });
+    }
+
+    fn put(
+        &self,
+        session: Option<u64>,
+        request: Request,
+        bytes: Vec<u8>,
+        patience: Duration,
+    ) -> Result<(Reply, Vec<u8>), AgentError> {
         self.check()?;
         let (answer, answered) = mpsc::sync_channel(1);
-        self.shared.order(Order::Ask { link: self.id, request: Box::new(request), bytes, answer });
+        self.shared.order(Order::Ask { link: self.id, session, request: Box::new(request), bytes, answer });
         self.wait(&answered, patience)
     }
 
@@ -199,6 +246,12 @@ impl Link {
                 Err(AgentError::Silent { seconds: patience.as_secs() })
             }
         }
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "link {} to an agent", self.id)
     }
 }
 
@@ -324,7 +377,10 @@ impl Reactor {
                     }
                 }
             }
-            Order::Ask { link, request, bytes, answer } => match self.guests.get_mut(&link) {
+            Order::Ask { link, session, request, bytes, answer } => match self.guests.get_mut(&link) {
+                Some(guest) if session.is_some_and(|session| !guest.is_in(session)) => {
+                    let _ = answer.try_send(Err(AgentError::Another));
+                }
                 Some(guest) => guest.ask(*request, bytes, answer),
                 None => drop(answer),
             },
@@ -355,6 +411,10 @@ impl Guest {
             Ok(nonce) => self.unsent = self.session.greet(nonce),
             Err(error) => tracing::error!(%error, "no random bytes: a guest's agent cannot be greeted"),
         }
+    }
+
+    fn is_in(&self, session: u64) -> bool {
+        self.state.session.load(Ordering::Acquire) == session
     }
 
     fn ask(&mut self, request: Request, bytes: Vec<u8>, answer: Answer) {
@@ -416,6 +476,7 @@ impl Guest {
             self.state.silent.store(false, Ordering::Relaxed);
             match one {
                 Heard::Opened(greeting) => {
+                    self.state.session.fetch_add(1, Ordering::AcqRel);
                     self.state.open.store(true, Ordering::Release);
                     (self.listener)(Told::Opened(greeting));
                 }
@@ -590,6 +651,34 @@ mod tests {
         let error = link.exec(exec, Some([stdin.into(), stdout.into(), stderr.into()]), PATIENCE).unwrap_err();
         assert!(matches!(error, AgentError::Failed(_)), "{error}");
         assert_eq!(output.read(&mut [0; 8]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_later_agent_is_not_asked_what_an_earlier_one_had_open() {
+        let (_agents, link, told) = linked();
+        let session = link.session();
+        assert!(link.ask_in(session, Request::Ping, Vec::new(), PATIENCE).is_ok());
+        for open in [false, true] {
+            link.port_changed(open);
+        }
+        assert!(matches!(told.recv_timeout(PATIENCE), Ok(Told::Closed)));
+        assert!(matches!(told.recv_timeout(PATIENCE), Ok(Told::Opened(_))));
+        let late = link.ask_in(session, Request::Ping, Vec::new(), PATIENCE);
+        assert!(matches!(late, Err(AgentError::Another)), "{late:?}");
+        assert!(link.ask_in(link.session(), Request::Ping, Vec::new(), PATIENCE).is_ok());
+    }
+
+    #[test]
+    fn a_guest_that_tells_nothing_of_itself_is_waited_for_once_and_not_called_silent() {
+        let (_agents, link, _told) = linked();
+        let reports = crate::report::Reports::default();
+        assert_eq!(reports.of(&link), None);
+        let begun = std::time::Instant::now();
+        for _ in 0..100 {
+            assert_eq!(reports.of(&link), None);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(50), "each would wait a second");
+        assert!(link.ask(Request::Ping, Vec::new(), PATIENCE).is_ok());
     }
 
     #[test]

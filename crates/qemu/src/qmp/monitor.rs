@@ -120,6 +120,15 @@ impl Events {
         self.stream.as_fd()
     }
 
+    /// Name of what [`take`](Self::take) makes of the answer to something that was told.
+    pub const ANSWER: &str = "";
+
+    /// Has QEMU do something; its answer, where it is an object, comes among the events. Only for what is safe to lose.
+    pub fn tell(&mut self, command: &str) -> Result<(), MonitorError> {
+        let (_, bytes) = self.codec.command(command, &Value::Null);
+        socket::send_stream(self.stream.as_fd(), &bytes, &[]).map_err(closed)
+    }
+
     /// The events that came since; empty when there are none.
     pub fn take(&mut self) -> Result<Vec<Event>, MonitorError> {
         let lines = match read(&mut self.stream, &mut self.codec) {
@@ -128,6 +137,7 @@ impl Events {
         };
         let event = |line| match line {
             Incoming::Event { name, data } => Some((name, data)),
+            Incoming::Return { value: Value::Object(data), .. } => Some((Self::ANSWER.to_owned(), data)),
             _ => None,
         };
         Ok(lines.into_iter().filter_map(event).collect())
@@ -197,6 +207,21 @@ mod tests {
         assert_eq!(error.to_string(), "QEMU refused device_del: Device 'x' not found");
         let error = monitor.execute("quit", &Value::Null, PATIENCE).unwrap_err();
         assert!(matches!(error, MonitorError::Gone), "{error}");
+    }
+
+    #[test]
+    fn what_a_listener_tells_is_answered_among_the_events() {
+        let answers = &["{\"event\": \"STOP\"}\r\n{\"return\": {\"status\": \"internal-error\"}, \"id\": 2}"];
+        let mut events = Events::open(qemu(answers), PATIENCE).unwrap();
+        assert!(events.take().unwrap().is_empty());
+        events.tell("query-status").unwrap();
+        let mut heard = Vec::new();
+        while heard.len() < 2 {
+            assert!(socket::wait_readable(events.fd(), PATIENCE).unwrap());
+            heard.extend(events.take().unwrap());
+        }
+        assert_eq!((heard[0].0.as_str(), heard[1].0.as_str()), ("STOP", Events::ANSWER));
+        assert_eq!(heard[1].1["status"], "internal-error");
     }
 
     #[test]

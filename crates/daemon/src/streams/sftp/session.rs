@@ -22,7 +22,7 @@ use stapes_engine::{
     Engine, Error,
     events::{Event, EventKind},
 };
-use stapes_instance::{Access, Create, DriverError, FileKind, FileMeta, FileReply, FileRequest};
+use stapes_instance::{Access, Create, DriverError, FileKind, FileMeta, FileReply, FileRequest, GuestFile};
 use stapes_model::{InstanceName, ProjectName};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -87,9 +87,9 @@ impl From<Error> for Refusal {
 }
 
 struct OpenFile {
-    file: File,
+    file: GuestFile,
     path: String,
-    /// As seen inside; the descriptor would tell the host's numbers.
+    /// As seen inside; a descriptor would tell the host's numbers.
     owner: Mutex<(u32, u32)>,
 }
 
@@ -304,9 +304,9 @@ impl Session {
             mode: attributes.mode,
         };
         match self.file(request).await? {
-            FileReply::Opened { fd, meta } => {
+            FileReply::Opened { file, meta } => {
                 let owner = Mutex::new((meta.uid, meta.gid));
-                self.keep(id, Kind::File(Arc::new(OpenFile { file: fd.into(), path, owner })))
+                self.keep(id, Kind::File(Arc::new(OpenFile { file, path, owner })))
             }
             _ => Err(unexpected()),
         }
@@ -330,18 +330,13 @@ impl Session {
         match request {
             Request::Read { offset, length, .. } => {
                 let (file, most) = (Arc::clone(open.file()?), request::MAX_DATA.min(length as usize));
-                let read = move || {
-                    answer::data(id, most, |bytes| {
-                        rustix::io::pread(&file.file, rustix::buffer::spare_capacity(bytes), offset)?;
-                        Ok(())
-                    })
-                };
+                let read = move || answer::data(id, most, |bytes| file.read(bytes, most, offset));
                 let answer = transfer::blocking(read).await?;
                 answer.ok_or_else(|| Refusal::new(Code::Eof, "the end of the file"))
             }
             Request::Write { offset, data, .. } => {
                 let file = Arc::clone(open.file()?);
-                transfer::blocking(move || file.file.write_all_at(&data, offset)).await?;
+                transfer::blocking(move || file.write(&data, offset)).await?;
                 Ok(ok(id))
             }
             Request::ReadDir { .. } => match &open.kind {
@@ -356,13 +351,16 @@ impl Session {
             },
             Request::Fstat { .. } => {
                 let file = Arc::clone(open.file()?);
+                if matches!(file.file, GuestFile::Remote(_)) {
+                    return meta(id, self.file(FileRequest::Follow { path: file.path.clone() }).await?);
+                }
                 let meta = transfer::blocking(move || file.meta()).await?;
                 Ok(answer::attributes(id, &meta))
             }
             Request::FsetStat { attributes, .. } => self.change(open.file()?, attributes).await.map(|()| ok(id)),
             Request::Sync { .. } => {
                 let file = Arc::clone(open.file()?);
-                transfer::blocking(move || file.file.sync_all()).await?;
+                transfer::blocking(move || file.local()?.sync_all()).await?;
                 Ok(ok(id))
             }
             Request::Close { .. } => {
@@ -378,27 +376,33 @@ impl Session {
         }
     }
 
-    /// The owner by the path it was opened by, because the ids are the instance's; the rest on the descriptor.
+    /// By the path it was opened by what only the instance can do: the owner, because the ids are its own, and all of
+    /// a remote file. The rest on the descriptor.
     async fn change(&self, file: &Arc<OpenFile>, attributes: Attributes) -> Result<(), Refusal> {
         let Attributes { size, owner, mode, times } = attributes;
-        if let Some((uid, gid)) = owner {
-            let path = file.path.clone();
-            let (uid, gid) = (Some(uid), Some(gid));
+        let path = file.path.clone();
+        let (uid, gid) = owner.unzip();
+        if matches!(file.file, GuestFile::Remote(_)) {
+            let times = times.map(|(accessed, modified)| (accessed.into(), modified.into()));
+            return self.file(FileRequest::Change { path, uid, gid, size, mode, times }).await.map(drop);
+        }
+        if let Some(owner) = owner {
             self.file(FileRequest::Change { path, uid, gid, size: None, mode: None, times: None }).await?;
-            *lock(&file.owner) = owner.unwrap_or_default();
+            *lock(&file.owner) = owner;
         }
         let file = Arc::clone(file);
         let work = move || {
+            let fd = file.local()?;
             if let Some(size) = size {
-                rustix::fs::ftruncate(&file.file, size)?;
+                rustix::fs::ftruncate(fd, size)?;
             }
             if let Some(mode) = mode {
-                rustix::fs::fchmod(&file.file, Mode::from_raw_mode(mode))?;
+                rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))?;
             }
             if let Some((accessed, modified)) = times {
                 let at = |seconds: u32| Timespec { tv_sec: seconds.into(), tv_nsec: 0 };
                 let stamps = Timestamps { last_access: at(accessed), last_modification: at(modified) };
-                rustix::fs::futimens(&file.file, &stamps)?;
+                rustix::fs::futimens(fd, &stamps)?;
             }
             Ok(())
         };
@@ -407,8 +411,34 @@ impl Session {
 }
 
 impl OpenFile {
+    /// The descriptor, for what there is no request to another kernel.
+    fn local(&self) -> io::Result<&File> {
+        match &self.file {
+            GuestFile::Local(file) => Ok(file),
+            GuestFile::Remote(_) => Err(Errno::OPNOTSUPP.into()),
+        }
+    }
+
+    /// Into the spare room of `bytes`.
+    fn read(&self, bytes: &mut Vec<u8>, most: usize, offset: u64) -> io::Result<()> {
+        match &self.file {
+            GuestFile::Local(file) => {
+                rustix::io::pread(file, rustix::buffer::spare_capacity(bytes), offset)?;
+                Ok(())
+            }
+            GuestFile::Remote(file) => file.read_piece(bytes, most, offset),
+        }
+    }
+
+    fn write(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        match &self.file {
+            GuestFile::Local(file) => file.write_all_at(data, offset),
+            GuestFile::Remote(file) => file.write_all_at(data, offset),
+        }
+    }
+
     fn meta(&self) -> io::Result<FileMeta> {
-        let stat = rustix::fs::fstat(&self.file)?;
+        let stat = rustix::fs::fstat(self.local()?)?;
         let (uid, gid) = *lock(&self.owner);
         Ok(FileMeta {
             kind: FileKind::File,

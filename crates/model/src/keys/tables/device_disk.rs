@@ -10,8 +10,7 @@ use crate::keys::{
 pub(in crate::keys) static DEVICES_DISK: &[Key] = &[
     Key::new("attached", Bool, "Only for VMs: Whether the disk is attached or ejected").default("true")
         .refused("it is not built yet"),
-    Key::new("boot.priority", Int { min: 0, max: i64::MAX }, "Boot priority for VMs (higher value boots first)")
-        .stored("it matters to virtual machines only"),
+    Key::new("boot.priority", Int { min: 0, max: u32::MAX as i64 }, "Boot priority for VMs (higher value boots first)"),
     Key::new("ceph.cluster_name", Str, "The cluster name of the Ceph cluster (required for Ceph or CephFS sources)")
         .default("ceph").refused("it is not built yet"),
     Key::new("ceph.user_name", Str, "The user name of the Ceph cluster (required for Ceph or CephFS sources)")
@@ -29,8 +28,8 @@ volume (when the `source` includes a sub-path that doesn't exist).
 
 `initial.uid`, `initial.gid` and `initial.mode` are also used to set the ownership
 and mode of the file system when the `source` is `tmpfs:` or `tmpfs-overlay:`."#),
-    Key::new("io.bus", Str, "Only for VMs: Override the bus for the device")
-        .default_text("`virtio-scsi` for block, `auto` for file system").refused("it is not built yet")
+    Key::new("io.bus", Enum(&["virtio-scsi", "virtio-blk", "nvme"]), "Only for VMs: Override the bus for the device")
+        .default_text("`virtio-scsi` for block, `auto` for file system")
         .long(r#"This controls what bus a disk device should be attached to.
 
 For block devices (disks), this is one of:

@@ -27,8 +27,7 @@ pub(in crate::keys) static DEVICES_INFINIBAND: &[Key] = &[
 pub(in crate::keys) static DEVICES_NIC_BRIDGED: &[Key] = &[
     Key::new("attached", Bool, "Whether the NIC is plugged in or not").default("true")
         .refused("it is not built yet"),
-    Key::new("boot.priority", Int { min: 0, max: i64::MAX }, "Boot priority for VMs (higher value boots first)")
-        .stored("it matters to virtual machines only"),
+    Key::new("boot.priority", Int { min: 0, max: u32::MAX as i64 }, "Boot priority for VMs (higher value boots first)"),
     Key::new("connected", Bool, "Whether the NIC is connected to the host network").default("true")
         .refused("it is not built yet"),
     Key::new("host_name", Interface, "The name of the interface on the host").default_text("randomly assigned"),

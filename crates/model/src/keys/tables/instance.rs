@@ -105,7 +105,7 @@ pub(in crate::keys) static INSTANCE_MIGRATION: &[Key] = &[
 
 pub(in crate::keys) static INSTANCE_MISCELLANEOUS: &[Key] = &[
     Key::new("agent.nic_config", Bool, "Whether to use the name and MTU of the default network interfaces")
-        .default("false").vm().condition("virtual machine").refused("virtual machines are not built yet")
+        .default("false").vm().condition("virtual machine").refused("it is not built yet")
         .long(r#"For containers, the name and MTU of the default network interfaces is used for the instance devices.
 For virtual machines, set this option to `true` to set the name and MTU of the default network interfaces to be the same as the instance devices."#),
     Key::new("cluster.evacuate", Enum(&["auto", "migrate", "live-migrate", "refresh-migrate", "stop", "stateful-stop", "force-stop"]), "What to do when evacuating the instance")
@@ -141,7 +141,7 @@ See {ref}`cluster-evacuate` for more information."#),
     Key::new("linux.sysctl.*", Str, "Override for the corresponding `sysctl` setting in the container")
         .container().condition("container").refused("it is not built yet"),
     Key::new("smbios11.*", Str, "Free-form `SMBIOS Type 11` key/value").live()
-        .refused("virtual machines are not built yet").long("`SMBIOS Type 11` configuration keys."),
+        .refused("it is not built yet").long("`SMBIOS Type 11` configuration keys."),
     Key::new("systemd.credential-binary.*", Str, "Systemd credential key/value, where value is Base64 encoded")
         .live().refused("it is not built yet")
         .long("Systemd credential key/value pair passed as a read-only bind mount in containers and as `SMBIOS Type 11` data in virtual machines. The value is Base64 encoded."),
@@ -237,21 +237,20 @@ pub(in crate::keys) static INSTANCE_RAW: &[Key] = &[
         .refused("Stapes runs containers without LXC, so there is no LXC configuration to add to"),
     Key::new("raw.qemu", Blob, "Raw QEMU configuration to be appended to the generated command line")
         .vm()
-        .condition("virtual machine")
-        .refused("virtual machines are not built yet"),
+        .condition("virtual machine"),
     Key::new("raw.qemu.conf", Blob, "Addition/override to the generated `qemu.conf` file")
         .vm()
         .condition("virtual machine")
-        .refused("virtual machines are not built yet")
+        .refused("it is not built yet")
         .long("See {ref}`instance-options-qemu` for more information."),
     Key::new("raw.qemu.qmp.early", Blob, "QMP commands to run before Incus QEMU initialization")
         .vm()
         .condition("virtual machine")
-        .refused("virtual machines are not built yet"),
+        .refused("it is not built yet"),
     Key::new("raw.qemu.qmp.post-start", Blob, "QMP commands to run after the VM has started")
         .vm()
         .condition("virtual machine")
-        .refused("virtual machines are not built yet"),
+        .refused("it is not built yet"),
     Key::new(
         "raw.qemu.qmp.pre-start",
         Blob,
@@ -259,11 +258,11 @@ pub(in crate::keys) static INSTANCE_RAW: &[Key] = &[
     )
     .vm()
     .condition("virtual machine")
-    .refused("virtual machines are not built yet"),
+    .refused("it is not built yet"),
     Key::new("raw.qemu.scriptlet", Str, "QEMU scriptlet to run at early, pre-start and post-start stages")
         .vm()
         .condition("virtual machine")
-        .refused("virtual machines are not built yet"),
+        .refused("it is not built yet"),
     Key::new("raw.seccomp", Blob, "Raw Seccomp configuration")
         .container()
         .condition("container")
@@ -332,12 +331,12 @@ See {ref}`instances-limit-units` for details."#),
         .long(r#"If the instance's memory limit is `hard`, the instance cannot exceed its limit.
 If it is `soft`, the instance can exceed its memory limit when extra host memory is available."#),
     Key::new("limits.memory.hotplug", Str, "Control upper limit for hotplugged memory or disable memory hotplug.")
-        .default("true").vm().condition("virtual machine").live().refused("virtual machines are not built yet")
+        .default("true").vm().condition("virtual machine").live().refused("it is not built yet")
         .long(r#"If this option is set to `false`, disable memory hotplug entirely.
 Alternatively, it can be set to a bytes value which will define an upper limit for hotplugged memory.
 The value must be greater than or equal to limits.memory."#),
     Key::new("limits.memory.hugepages", Bool, "Whether to back the instance using huge pages").default("false")
-        .vm().condition("virtual machine").refused("virtual machines are not built yet")
+        .vm().condition("virtual machine").refused("it is not built yet")
         .long("If this option is set to `false`, regular system memory is used."),
     Key::new("limits.memory.oom_priority", Int { min: -1000, max: 1000 }, "Out Of Memory killer priority adjustment for the instance")
         .default("0").live()
@@ -397,40 +396,47 @@ Note that unlike most other configuration keys, this one must be comma-and-space
 ];
 
 pub(in crate::keys) static KERNEL_LIMITS: &[Key] = &[
-    Key::new("limits.kernel.as", Rlimit, "Maximum size of the process's virtual memory"),
-    Key::new("limits.kernel.core", Rlimit, "Maximum size of the process's core dump file"),
-    Key::new("limits.kernel.cpu", Rlimit, "Limit in seconds on the amount of CPU time the process can consume"),
-    Key::new("limits.kernel.data", Rlimit, "Maximum size of the process's data segment"),
-    Key::new("limits.kernel.fsize", Rlimit, "Maximum size of files the process may create"),
-    Key::new("limits.kernel.locks", Rlimit, "Limit on the number of file locks that this process may establish"),
+    Key::new("limits.kernel.as", Rlimit, "Maximum size of the process's virtual memory").container(),
+    Key::new("limits.kernel.core", Rlimit, "Maximum size of the process's core dump file").container(),
+    Key::new("limits.kernel.cpu", Rlimit, "Limit in seconds on the amount of CPU time the process can consume")
+        .container(),
+    Key::new("limits.kernel.data", Rlimit, "Maximum size of the process's data segment").container(),
+    Key::new("limits.kernel.fsize", Rlimit, "Maximum size of files the process may create").container(),
+    Key::new("limits.kernel.locks", Rlimit, "Limit on the number of file locks that this process may establish")
+        .container(),
     Key::new(
         "limits.kernel.memlock",
         Rlimit,
         "Limit on the number of bytes of memory that the process may lock in RAM",
-    ),
-    Key::new("limits.kernel.nice", Rlimit, "Maximum value to which the process's nice value can be raised"),
-    Key::new("limits.kernel.nofile", Rlimit, "Maximum number of open files for the process"),
+    )
+    .container(),
+    Key::new("limits.kernel.nice", Rlimit, "Maximum value to which the process's nice value can be raised").container(),
+    Key::new("limits.kernel.nofile", Rlimit, "Maximum number of open files for the process").container(),
     Key::new(
         "limits.kernel.nproc",
         Rlimit,
         "Maximum number of processes that can be created for the user of the calling process",
-    ),
+    )
+    .container(),
     Key::new(
         "limits.kernel.rtprio",
         Rlimit,
         "Maximum value on the real-time-priority that may be set for this process",
-    ),
+    )
+    .container(),
     Key::new(
         "limits.kernel.sigpending",
         Rlimit,
         "Limit on the number of bytes of memory that the process may lock in RAM",
-    ),
-    Key::new("limits.kernel.msgqueue", Rlimit, "Maximum number of bytes in POSIX message queues"),
-    Key::new("limits.kernel.rss", Rlimit, "Maximum resident set (ignored by current kernels)"),
+    )
+    .container(),
+    Key::new("limits.kernel.msgqueue", Rlimit, "Maximum number of bytes in POSIX message queues").container(),
+    Key::new("limits.kernel.rss", Rlimit, "Maximum resident set (ignored by current kernels)").container(),
     Key::new(
         "limits.kernel.rttime",
         Rlimit,
         "Limit in microseconds on real-time CPU time without a blocking system call",
-    ),
-    Key::new("limits.kernel.stack", Rlimit, "Maximum size of the process's stack"),
+    )
+    .container(),
+    Key::new("limits.kernel.stack", Rlimit, "Maximum size of the process's stack").container(),
 ];

@@ -9,7 +9,7 @@ use crate::keys::{
 
 pub(in crate::keys) static INSTANCE_SECURITY: &[Key] = &[
     Key::new("security.agent.metrics", Bool, "Whether the `incus-agent` is queried for state information and metrics")
-        .default("true").vm().condition("virtual machine").refused("virtual machines are not built yet"),
+        .default("true").vm().condition("virtual machine").refused("it is not built yet"),
     Key::new("security.bpffs.delegate_attachs", Str, "What BPF attach types to delegate").container()
         .condition("unprivileged container").refused("it is not built yet")
         .long("See {ref}`bpf-tokens` for more information."),
@@ -28,7 +28,7 @@ pub(in crate::keys) static INSTANCE_SECURITY: &[Key] = &[
 The BPF file system is only mounted if any of the `security.bpffs.delegate_*` options are set.
 See {ref}`bpf-tokens` for more information."#),
     Key::new("security.csm", Bool, "Whether to use a firmware that supports UEFI-incompatible operating systems")
-        .default("false").vm().condition("virtual machine").refused("virtual machines are not built yet")
+        .default("false").vm().condition("virtual machine")
         .long("When enabling this option, set {config:option}`instance-security:security.secureboot` to `false`."),
     Key::new("security.guestapi", Bool, "Whether `/dev/incus` is present in the instance").default("true")
         .stored("the guest API is not built yet").long("See {ref}`dev-incus` for more information."),
@@ -42,7 +42,7 @@ See {ref}`bpf-tokens` for more information."#),
     Key::new("security.idmap.size", Int { min: 65_536, max: u32::MAX as i64 }, "The size of the idmap to use")
         .container().condition("unprivileged container"),
     Key::new("security.iommu", Bool, "Whether to enable virtual IOMMU, useful for device passthrough and nesting")
-        .default("false").vm().condition("virtual machine").refused("virtual machines are not built yet"),
+        .default("false").vm().condition("virtual machine").refused("it is not built yet"),
     Key::new("security.nesting", Bool, "Whether to allow nesting inside of the instance")
         .default_text("`false` (containers), `true` (VMs)").live()
         .long(r#"For containers, this controls whether Incus (nested) can be run inside of the instance.
@@ -57,7 +57,7 @@ For virtual machines, setting this to `false` disables nested virtualization (tu
     Key::new("security.protection.start", Bool, "Prevents the instance from being started").default("false")
         .live(),
     Key::new("security.secureboot", Bool, "Whether UEFI secure boot is enforced with the default Microsoft keys")
-        .default("true").vm().condition("virtual machine").refused("virtual machines are not built yet")
+        .default("true").vm().condition("virtual machine")
         .long("When disabling this option, consider enabling {config:option}`instance-security:security.csm`."),
     Key::new("security.selinux.domain", Str, "SELinux process domain override")
         .default_text("auto-detected (`container_init_t` for containers, `qemu_t` for VMs)")
@@ -82,13 +82,13 @@ Values set via profiles are ignored."#),
         .condition("container or virtual machine").refused("it is not built yet")
         .long("Override the SELinux file type used for labeling instance storage."),
     Key::new("security.sev", Bool, "Whether AMD SEV (Secure Encrypted Virtualization) is enabled for this VM")
-        .default("false").vm().condition("virtual machine").refused("virtual machines are not built yet"),
+        .default("false").vm().condition("virtual machine").refused("it is not built yet"),
     Key::new("security.sev.policy.es", Bool, "Whether AMD SEV-ES (SEV Encrypted State) is enabled for this VM")
-        .default("false").vm().condition("virtual machine").refused("virtual machines are not built yet"),
+        .default("false").vm().condition("virtual machine").refused("it is not built yet"),
     Key::new("security.sev.session.data", Str, "The guest owner's `base64`-encoded session blob")
-        .default("true").vm().condition("virtual machine").refused("virtual machines are not built yet"),
+        .default("true").vm().condition("virtual machine").refused("it is not built yet"),
     Key::new("security.sev.session.dh", Str, "The guest owner's `base64`-encoded Diffie-Hellman key")
-        .default("true").vm().condition("virtual machine").refused("virtual machines are not built yet"),
+        .default("true").vm().condition("virtual machine").refused("it is not built yet"),
     Key::new("security.syscalls.allow", Blob, "List of syscalls to allow").container().condition("container")
         .long(r#"A `\n`-separated list of syscalls to allow.
 This list must be mutually exclusive with `security.syscalls.deny*`."#),
