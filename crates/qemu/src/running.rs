@@ -12,10 +12,10 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use stapes_agent_api::{Exec, FailureKind, KEY_BYTES, PowerAction, Reply, Request};
 use stapes_instance::{
     Asked, DriverError, Event, ExecHandle, ExecIo, ExecSpec, ExitReason, ExitStatus, FileReply, FileRequest, Inside,
@@ -29,7 +29,7 @@ use crate::{
     channels::{self, SOCKETS},
     files,
     inbox::{Inbox, any_of, exit_status},
-    qmp::{Events, Monitor, MonitorError},
+    qmp::{self, Events, Monitor, MonitorError},
     report::Reports,
 };
 
@@ -40,6 +40,9 @@ const AGENT_PATIENCE: Duration = Duration::from_secs(10);
 const EXEC_PATIENCE: Duration = Duration::from_secs(25);
 /// An agent that takes longer to hear of a shutdown is not waited for: the machine has a power button.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
+
+/// No guest comes from its reset to a file system that it writes to within this time.
+const FIRMWARE: Duration = Duration::from_secs(2);
 
 /// In the run directory while a machine ends because its guest asked to be started again.
 pub const REBOOTING: &str = "rebooting";
@@ -201,8 +204,9 @@ impl Machine {
     }
 
     /// Acts on what QEMU tells by itself. It does not wait.
-    fn hear(&self, name: &str, data: &Map<String, Value>, news: &mut Events) {
-        match name {
+    fn hear(&self, event: &qmp::Event, news: &mut Events) {
+        let data = &event.data;
+        match event.name.as_str() {
             "VSERPORT_CHANGE" => {
                 if let Ok(agent) = self.agent() {
                     let ours = data.get("id").and_then(Value::as_str) == Some(crate::command::AGENT_PORT);
@@ -212,8 +216,9 @@ impl Machine {
                     }
                 }
             }
-            // Started again it is by its driver, with the plan of then. Without a daemon the guest just goes on.
-            "RESET" if data.get("reason").and_then(Value::as_str) == Some("guest-reset") => {
+            // Started again it is by its driver, with the plan of then. Without a daemon the guest just goes on, and so it
+            // does when this is heard late: it may have booted by now, and would lose what it has not written yet.
+            "RESET" if data.get("reason").and_then(Value::as_str) == Some("guest-reset") && is_fresh(event.at) => {
                 let _ = std::fs::write(self.run_dir.join(REBOOTING), "");
                 let _ = news.tell("quit");
             }
@@ -232,7 +237,7 @@ impl Machine {
         let mut news = lock(&self.news);
         let Some(events) = news.as_mut() else { return };
         match events.take() {
-            Ok(heard) => heard.iter().for_each(|(name, data)| self.hear(name, data, events)),
+            Ok(heard) => heard.iter().for_each(|event| self.hear(event, events)),
             // Its end is told by the supervisor.
             Err(_) => *news = None,
         }
@@ -263,6 +268,12 @@ impl Machine {
 fn accelerator(line: &[u8]) -> Option<String> {
     let word = line.split(|byte| *byte == 0).skip_while(|word| *word != b"-accel").nth(1)?;
     String::from_utf8(word.split(|byte| *byte == b',').next()?.to_vec()).ok()
+}
+
+/// Whether something happened a moment ago: no firmware has handed over to a kernel since.
+fn is_fresh(at: i64) -> bool {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
+    now.saturating_sub(at) < FIRMWARE.as_millis() as i64
 }
 
 /// Reads `portw[0x0602] = 0x0120`. A register that is not there reads as ones.
@@ -450,5 +461,12 @@ mod tests {
         for said in ["portw[0x0602] = 0x0020\r\n", "portw[0x0602] = 0xffff\r\n", "unknown command", ""] {
             assert!(!power_button_armed(said), "{said}");
         }
+    }
+
+    #[test]
+    fn a_reset_that_was_heard_late_is_let_be() {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as i64;
+        assert!(is_fresh(now) && is_fresh(now - 500));
+        assert!(!is_fresh(now - 5000) && !is_fresh(0));
     }
 }

@@ -23,6 +23,8 @@ pub enum Incoming {
     Event {
         name: String,
         data: Map<String, Value>,
+        /// When it happened, in milliseconds since 1970; it may have waited for a listener. 0 where QEMU does not say.
+        at: i64,
     },
 }
 
@@ -93,7 +95,9 @@ fn parse(line: &[u8]) -> Result<Incoming, QmpError> {
     }
     if let Some(name) = object.get("event").and_then(Value::as_str) {
         let data = object.get("data").and_then(Value::as_object).cloned().unwrap_or_default();
-        return Ok(Incoming::Event { name: name.to_owned(), data });
+        let stamp = |part: &str| object.get("timestamp").and_then(|stamp| stamp[part].as_i64()).unwrap_or(0);
+        let at = stamp("seconds").saturating_mul(1000).saturating_add(stamp("microseconds") / 1000);
+        return Ok(Incoming::Event { name: name.to_owned(), data, at });
     }
     Err(strange())
 }
@@ -118,7 +122,8 @@ mod tests {
         let lines: Vec<_> = text.as_bytes().chunks(7).flat_map(|piece| codec.feed(piece).unwrap()).collect();
         assert_eq!(lines[0], Incoming::Greeting { version: (10, 0, 2) });
         assert_eq!(lines[1], Incoming::Return { id: Some(1), value: json!({}) });
-        let Incoming::Event { name, data } = &lines[2] else { panic!("{:?}", lines[2]) };
+        let Incoming::Event { name, data, at } = &lines[2] else { panic!("{:?}", lines[2]) };
+        assert_eq!(*at, 1000);
         assert_eq!((name.as_str(), &data["reason"]), ("SHUTDOWN", &json!("guest-shutdown")));
         let refused = Incoming::Error { id: Some(2), class: "GenericError".into(), description: "no".into() };
         assert_eq!(lines[3], refused);

@@ -99,8 +99,14 @@ impl Monitor {
     }
 }
 
-/// An event's name and its data.
-pub type Event = (String, Map<String, Value>);
+/// What a listener hears.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub name: String,
+    pub data: Map<String, Value>,
+    /// As of [`Incoming::Event`].
+    pub at: i64,
+}
 
 /// A connection that only listens; non-blocking.
 #[derive(Debug)]
@@ -136,8 +142,10 @@ impl Events {
             other => other?,
         };
         let event = |line| match line {
-            Incoming::Event { name, data } => Some((name, data)),
-            Incoming::Return { value: Value::Object(data), .. } => Some((Self::ANSWER.to_owned(), data)),
+            Incoming::Event { name, data, at } => Some(Event { name, data, at }),
+            Incoming::Return { value: Value::Object(data), .. } => {
+                Some(Event { name: Self::ANSWER.to_owned(), data, at: 0 })
+            }
             _ => None,
         };
         Ok(lines.into_iter().filter_map(event).collect())
@@ -220,8 +228,8 @@ mod tests {
             assert!(socket::wait_readable(events.fd(), PATIENCE).unwrap());
             heard.extend(events.take().unwrap());
         }
-        assert_eq!((heard[0].0.as_str(), heard[1].0.as_str()), ("STOP", Events::ANSWER));
-        assert_eq!(heard[1].1["status"], "internal-error");
+        assert_eq!((heard[0].name.as_str(), heard[1].name.as_str()), ("STOP", Events::ANSWER));
+        assert_eq!(heard[1].data["status"], "internal-error");
     }
 
     #[test]
