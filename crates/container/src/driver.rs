@@ -253,7 +253,7 @@ impl Inner {
         let labels = self.modules.label(plan).map_err(|error| start_error(id, "failed to confine it", error))?;
         let mut start = render::start(plan, &self.host, labels)?;
         start.root_shifted = self.settle_owners(plan)?;
-        render::place(&mut start, group);
+        render::place(&mut start, &self.host, group);
         let rendered = begun.elapsed();
         let limited = |error| start_error(id, "failed to set its limits", error);
         group.delegate(plan.idmap.root()).map_err(limited)?;

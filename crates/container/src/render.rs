@@ -1,7 +1,8 @@
 //! A plan as the instructions that a shim gets.
 
 use std::{
-    path::Path,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
@@ -38,6 +39,8 @@ const LXCFS_FILES: [&str; 9] = [
 pub struct Host {
     /// The hierarchies as a container sees them.
     pub v1: Vec<(String, Vec<String>)>,
+    /// Where each of them is mounted.
+    v1_mounts: Vec<PathBuf>,
     pub unified: Option<String>,
     pub lxcfs: bool,
     filter: KnownFilter,
@@ -72,15 +75,15 @@ impl Host {
                 Some(name) => vec!["none".to_owned(), format!("name={name}")],
                 None => hierarchy.controllers.clone(),
             };
-            Some((name(&hierarchy.mount)?, options))
+            Some(((name(&hierarchy.mount)?, options), hierarchy.mount.clone()))
         });
-        let v1: Vec<_> = v1.collect();
+        let (v1, v1_mounts): (Vec<_>, Vec<_>) = v1.unzip();
         let unified = layout
             .v2
             .as_deref()
             .map(|path| if v1.is_empty() { String::new() } else { name(path).unwrap_or_else(|| "unified".to_owned()) });
         let lxcfs = mounts.lines().any(|line| line.contains(&format!(" {LXCFS} ")) && line.contains(" - fuse"));
-        Self { v1, unified, lxcfs, filter: KnownFilter::default() }
+        Self { v1, v1_mounts, unified, lxcfs, filter: KnownFilter::default() }
     }
 }
 
@@ -109,6 +112,7 @@ pub fn start(plan: &Plan, host: &Host, labels: Labels) -> Result<wire::Start, Dr
         links: plan.links.iter().map(link).collect(),
         cgroup: wire::CgroupView {
             v1: host.v1.clone(),
+            v1_payloads: BTreeMap::new(),
             unified: host.unified.clone(),
             exec_join: Vec::new(),
             v2_directories: false,
@@ -128,7 +132,13 @@ pub fn start(plan: &Plan, host: &Host, labels: Labels) -> Result<wire::Start, Dr
 }
 
 /// Fills in where the instance's groups are. The descriptors for version 2 are opened by the caller.
-pub fn place(start: &mut wire::Start, group: &Group) {
+pub fn place(start: &mut wire::Start, host: &Host, group: &Group) {
+    let joined = group.join_paths();
+    let own = host.v1.iter().zip(&host.v1_mounts).filter_map(|((name, _), mount)| {
+        let payload = joined.iter().find(|path| path.starts_with(mount))?.parent()?;
+        Some((name.clone(), payload.display().to_string()))
+    });
+    start.cgroup.v1_payloads = own.collect();
     start.cgroup.exec_join = join_files(group);
     start.cgroup.v2_directories = group.v2_dir(Leaf::Payload).is_some();
 }

@@ -59,6 +59,9 @@ pub struct IdRange {
 pub struct CgroupView {
     /// Version 1 hierarchies: directory beneath `/sys/fs/cgroup`, and mount options.
     pub v1: Vec<(String, Vec<String>)>,
+    /// The container's own group in those of them, by the same name: bound there instead of mounting the hierarchy anew,
+    /// for which the kernel looks at every group of it.
+    pub v1_payloads: BTreeMap<String, String>,
     /// Where version 2 is mounted beneath `/sys/fs/cgroup`; empty for there itself; `None` without version 2.
     pub unified: Option<String>,
     /// `cgroup.procs` files of the exec groups, for an embryo that takes the place of one that died.

@@ -156,6 +156,13 @@ fn cgroups(tree: Tree<'_>, plan: &Start) -> Result<(), StepError> {
     let base =
         file_system(tree, BASE, "tmpfs", &[FsOption::Value("mode", "755"), FsOption::Value("size", "64k")], SAFE)?;
     for (name, options) in &view.v1 {
+        if let Some(payload) = view.v1_payloads.get(name) {
+            let step = || format!("failed to bind {payload} on {BASE}/{name}");
+            rustix::fs::mkdirat(&base, name, Mode::from_raw_mode(0o755)).step(step)?;
+            let group = mount::clone_tree_with(Path::new(payload), SAFE).step(step)?;
+            mount::attach_in(group.as_fd(), base.as_fd(), name).step(step)?;
+            continue;
+        }
         let options: Vec<FsOption<'_>> = options
             .iter()
             .map(|option| match option.split_once('=') {

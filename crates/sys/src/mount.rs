@@ -54,6 +54,14 @@ pub fn clone_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
     Ok(tree)
 }
 
+/// The same of one mount, which gets these attributes beside those that it has.
+pub fn clone_tree_with(path: &Path, attributes: u64) -> io::Result<OwnedFd> {
+    let tree = open_tree(CWD, path, tree_flags(false))?;
+    let attr = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    set_attr(tree.as_fd(), &attr, false)?;
+    Ok(tree)
+}
+
 /// The same from an open descriptor (`O_PATH` will do).
 pub fn clone_tree_at(fd: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
     let tree = open_tree(fd, "", tree_flags(recursive) | OpenTreeFlags::AT_EMPTY_PATH)?;
