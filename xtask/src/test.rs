@@ -22,12 +22,22 @@ struct Options<'a> {
     filter: Vec<&'a str>,
 }
 
-/// What came out, in the end's three words.
+/// What came out, in the end's words.
 #[derive(Default)]
 struct Tally {
     passed: usize,
     failed: Vec<String>,
+    /// Failed, and passed when they were run again: each is a fault, of the test or of ours, that is still to be found.
+    flaky: Vec<String>,
     skipped: Vec<String>,
+}
+
+/// What nextest reported.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Report {
+    total: usize,
+    failed: Vec<String>,
+    flaky: Vec<String>,
 }
 
 pub fn main(args: &[&str]) -> Result<()> {
@@ -123,13 +133,14 @@ fn tests(options: &Options, tally: &mut Tally) -> Result<()> {
         nextest.env("STAPES_REQUIRE_ALL", "1");
     }
     let ran = run(&mut nextest);
-    let (total, failed) =
+    let Report { total, failed, flaky } =
         read_junit(&junit).with_context(|| format!("nextest left no report in {}: {ran:?}", junit.display()))?;
     let skipped: Vec<String> = fs::read_to_string(&skip_log).unwrap_or_default().lines().map(str::to_owned).collect();
     // With --require-all a missing need has failed its test; otherwise the test returned early and counts as passed.
     let early = if options.require_all { 0 } else { skipped.len() };
     tally.passed += total - failed.len().min(total) - early.min(total);
     tally.failed.extend(failed);
+    tally.flaky.extend(flaky);
     if !options.require_all {
         tally.skipped.extend(skipped);
     }
@@ -154,23 +165,24 @@ fn filters(words: &[&str]) -> Vec<String> {
 }
 
 /// How many tests ran, and the names of those that failed.
-fn read_junit(path: &Path) -> Result<(usize, Vec<String>)> {
+fn read_junit(path: &Path) -> Result<Report> {
     let text = fs::read_to_string(path)?;
-    let mut total = 0;
-    let mut failed = Vec::new();
+    let mut report = Report::default();
     for case in text.split("<testcase ").skip(1) {
-        total += 1;
+        report.total += 1;
         let name = case.split("name=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("?");
         let suite = case.split("classname=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("?");
         let body = case.split("</testcase>").next().unwrap_or("");
         if body.contains("<failure") || body.contains("<error") {
-            failed.push(format!("{suite} {name}"));
+            report.failed.push(format!("{suite} {name}"));
+        } else if body.contains("<flakyFailure") || body.contains("<flakyError") {
+            report.flaky.push(format!("{suite} {name}"));
         }
     }
-    if total == 0 {
+    if report.total == 0 {
         bail!("no test in {}", path.display());
     }
-    Ok((total, failed))
+    Ok(report)
 }
 
 fn report(options: &Options, tally: &Tally) -> Result<()> {
@@ -178,10 +190,14 @@ fn report(options: &Options, tally: &Tally) -> Result<()> {
     for line in &tally.skipped {
         println!("{line}");
     }
+    for name in &tally.flaky {
+        println!("FLAKY: {name}: failed once and passed when run again; what it printed stands above");
+    }
     for name in &tally.failed {
         println!("FAILED: {name}");
     }
-    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed.len(), tally.skipped.len());
+    let flaky = if tally.flaky.is_empty() { String::new() } else { format!(" ({} flaky)", tally.flaky.len()) };
+    println!("{} passed{flaky}, {} failed, {} skipped", tally.passed, tally.failed.len(), tally.skipped.len());
     let must_not_skip = options.require_all && !tally.skipped.is_empty();
     if !tally.failed.is_empty() || must_not_skip {
         bail!("{} failed, {} skipped", tally.failed.len(), tally.skipped.len());
@@ -199,11 +215,12 @@ mod tests {
         let path = dir.path().join("junit.xml");
         let text = r#"<testsuites name="x" tests="2"><testsuite name="s">
             <testcase name="a" classname="s" time="0.1"/>
-            <testcase name="b" classname="s" time="0.2"><failure type="x">no</failure></testcase>
+            <testcase name="b" classname="s" time="0.2"><failure type="x">no</failure><rerunFailure/></testcase>
+            <testcase name="c" classname="s" time="0.2"><flakyFailure type="x">once</flakyFailure></testcase>
             </testsuite></testsuites>"#;
         fs::write(&path, text).unwrap();
-        let (total, failed) = read_junit(&path).unwrap();
-        assert_eq!((total, failed), (2, vec!["s b".to_owned()]));
+        let expected = Report { total: 3, failed: vec!["s b".to_owned()], flaky: vec!["s c".to_owned()] };
+        assert_eq!(read_junit(&path).unwrap(), expected);
         fs::write(&path, "<testsuites/>").unwrap();
         assert!(read_junit(&path).is_err());
     }

@@ -91,7 +91,7 @@ impl Row {
             },
             Self::ReadyEmpty => less("daemon ready, empty", "ms", Some(20.0)),
             Self::ReadyRunning => {
-                less(&format!("daemon ready, {density} running"), "ms", (density >= 100).then_some(50.0))
+                less(&format!("daemon ready, {density} running"), "ms", (density == 100).then_some(50.0))
             }
             Self::RssFresh => less("daemon's memory (RSS), fresh", "MiB", Some(15.0)),
             Self::RssRunning => {
