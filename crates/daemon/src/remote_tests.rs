@@ -250,6 +250,10 @@ impl HostNetwork for Host {
     fn interface_exists(&self, _: &str) -> bool {
         false
     }
+
+    fn bridge_exists(&self, _: &str) -> bool {
+        false
+    }
     fn taken_subnets(&self) -> Result<Vec<ipnet::IpNet>, NetworkError> {
         Ok(Vec::new())
     }

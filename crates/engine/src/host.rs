@@ -1,13 +1,16 @@
 //! The host's side of managed networks: bridges, firewall, what is on the wire. Tests put a host of their own here.
 
-use std::{net::Ipv4Addr, path::Path};
+use std::net::Ipv4Addr;
 
 use ipnet::IpNet;
 use stapes_network::{Bridge, NetworkError, Tools};
+use stapes_sys::netlink::{LinkInfo, Netlink};
 
 /// What workflows ask of the host's network. Blocking.
 pub trait HostNetwork: Send + Sync {
     fn interface_exists(&self, name: &str) -> bool;
+
+    fn bridge_exists(&self, name: &str) -> bool;
 
     /// Subnets that the host routes already.
     fn taken_subnets(&self) -> Result<Vec<IpNet>, NetworkError>;
@@ -30,9 +33,18 @@ pub struct KernelNetwork {
     tools: Tools,
 }
 
+/// From the kernel itself: /sys shows the interfaces of whoever mounted it.
+fn link(name: &str) -> Option<LinkInfo> {
+    Netlink::open().and_then(|mut net| net.link(name)).ok()?
+}
+
 impl HostNetwork for KernelNetwork {
     fn interface_exists(&self, name: &str) -> bool {
-        Path::new("/sys/class/net").join(name).exists()
+        link(name).is_some()
+    }
+
+    fn bridge_exists(&self, name: &str) -> bool {
+        link(name).is_some_and(|link| link.kind.as_deref() == Some("bridge"))
     }
 
     fn taken_subnets(&self) -> Result<Vec<IpNet>, NetworkError> {

@@ -201,10 +201,8 @@ impl Init {
 }
 
 fn free_bridge(networks: &[Network]) -> String {
-    let is_free = |name: &String| {
-        let on_host = std::path::Path::new("/sys/class/net").join(name).exists();
-        !on_host && networks.iter().all(|network| network.name != *name)
-    };
+    // The list has the host's own interfaces too.
+    let is_free = |name: &String| networks.iter().all(|network| network.name != *name);
     (0..).map(|index| format!("stapesbr{index}")).find(is_free).unwrap_or_default()
 }
 

@@ -252,7 +252,7 @@ impl Engine {
             match &link.nic.attachment {
                 Attachment::Network(network) => drop(self.network(network)?),
                 Attachment::Bridge(bridge) => {
-                    if !std::path::Path::new("/sys/class/net").join(bridge).join("bridge").is_dir() {
+                    if !self.host.bridge_exists(bridge) {
                         let why = format!("this host has no bridge {bridge:?}");
                         return Err(Error::invalid(format!("devices.{}.parent", link.device), why));
                     }

@@ -320,6 +320,10 @@ impl HostNetwork for FakeNetwork {
         false
     }
 
+    fn bridge_exists(&self, _: &str) -> bool {
+        false
+    }
+
     fn taken_subnets(&self) -> Result<Vec<ipnet::IpNet>, NetworkError> {
         Ok(Vec::new())
     }
