@@ -124,11 +124,15 @@ pub fn print(options: &Options, floor: &Figures, ours: &Figures, theirs: &Figure
             (Some(ours), Some(other)) if other.p50 > 0.0 => format!("{:.2}×", ours.p50 / other.p50),
             _ => "–".to_owned(),
         };
-        let here = meaning.budget.map(|budget| if meaning.unit == "ms" { budget * scale } else { budget });
+        let here = meaning.budget.map(|budget| match meaning.unit {
+            "ms" => budget * scale,
+            "1/s" => budget / scale,
+            _ => budget,
+        });
         let verdict = match (ours, meaning.budget, here) {
             (Some(ours), Some(budget), _) if is_within(ours.p50, budget, meaning.more_is_better) => "met".to_owned(),
             (Some(ours), _, Some(here)) if is_within(ours.p50, here, meaning.more_is_better) => {
-                format!("met to scale (≤ {})", number(here))
+                format!("met to scale ({} {})", if meaning.more_is_better { '≥' } else { '≤' }, number(here))
             }
             (Some(_), Some(_), _) => "**missed**".to_owned(),
             (None, Some(_), _) => "not measured".to_owned(),
