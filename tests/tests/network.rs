@@ -88,3 +88,74 @@ fn a_killed_dnsmasq_comes_back() {
     daemon.launch("c1");
     daemon.address_of("c1");
 }
+
+/// Process ids of the network's radvd: itself, and its child that stays root.
+fn radvds(daemon: &Daemon) -> Vec<i64> {
+    let pids = daemon.on_host(&["pgrep", "-x", "radvd"]).stdout;
+    pids.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+fn routes_of(daemon: &Daemon, name: &str) -> String {
+    daemon.api().exec(name, &["ip", "-6", "route"]).unwrap().1
+}
+
+fn set_network(daemon: &Daemon, pairs: serde_json::Value) {
+    daemon.api().sync("PATCH", "/1.0/networks/stapesbr0", &json!({ "config": pairs })).unwrap();
+}
+
+#[test]
+fn a_guest_has_its_address_and_route_from_radvd_across_a_restart_and_changes() {
+    let Some(_host) = host_with(&[NEEDS, &[Need::Tool("radvd")]].concat()) else { return };
+    let mut daemon = Daemon::start();
+    if !std::path::Path::new("/proc/net/if_inet6").exists() {
+        return;
+    }
+    daemon.launch("c1");
+    let network = daemon.api().get("/1.0/networks/stapesbr0").unwrap();
+    let prefix = network["config"]["ipv6.address"].as_str().unwrap().split("::").next().unwrap().to_owned();
+    let patience = Duration::from_secs(30);
+    let addressed = |daemon: &Daemon, name: &str, prefix: &str| {
+        let addresses = daemon.api().exec(name, &["ip", "-6", "addr", "show", "dev", "eth0"]).unwrap().1;
+        addresses.contains(prefix) && routes_of(daemon, name).contains("default via fe80::")
+    };
+    eventually("an address and a default route", patience, || addressed(&daemon, "c1", &prefix));
+    let address = format!("{prefix}::1");
+    eventually("the router answers", patience, || {
+        daemon.api().exec("c1", &["ping", "-c", "1", "-W", "3", &address]).unwrap().0 == 0
+    });
+    let dnsmasq = daemon.on_host(&["sh", "-c", "tr '\\0' ' ' < /proc/$(pgrep -x dnsmasq)/cmdline"]).stdout;
+    assert!(dnsmasq.contains("constructor:stapesbr0,static") && !dnsmasq.contains("enable-ra"), "{dnsmasq}");
+    let info = daemon.api().get("/1.0").unwrap();
+    assert_eq!(info["environment"]["kernel_features"]["router_advertisements"], "radvd");
+
+    // It lives on without the daemon, and the next daemon keeps it.
+    let before = radvds(&daemon);
+    assert_eq!(before.len(), 2, "{before:?}");
+    daemon.kill();
+    daemon.launch_daemon();
+    assert_eq!(radvds(&daemon), before);
+    daemon.launch("c2");
+    eventually("another guest's address", patience, || addressed(&daemon, "c2", &prefix));
+
+    // Killed, it is replaced.
+    daemon.kill_inside(before[0]);
+    eventually("another radvd runs", patience, || {
+        let now = radvds(&daemon);
+        now.len() == 2 && now.iter().all(|pid| !before.contains(pid))
+    });
+
+    // Another prefix is announced at once; without advertisements nobody sends any, and guests know.
+    set_network(&daemon, json!({ "ipv6.address": "fd42:77:88:99::1/64" }));
+    eventually("an address of the new prefix", patience, || addressed(&daemon, "c1", "fd42:77:88:99:"));
+    set_network(&daemon, json!({ "ipv6.ra": "false" }));
+    eventually("radvd ends", patience, || radvds(&daemon).is_empty());
+    eventually("the route goes", patience, || !routes_of(&daemon, "c1").contains("default"));
+
+    // What radvd's parser takes for a word of its own, dnsmasq announces.
+    set_network(&daemon, json!({ "ipv6.ra": "true", "dns.search": "on" }));
+    assert!(radvds(&daemon).is_empty());
+    eventually("the route comes back", patience, || routes_of(&daemon, "c1").contains("default via fe80::"));
+    set_network(&daemon, json!({ "dns.search": "" }));
+    eventually("radvd runs again", patience, || radvds(&daemon).len() == 2);
+    daemon.finish();
+}

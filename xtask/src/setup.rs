@@ -19,6 +19,7 @@ struct Need {
 const RUN: &[Need] = &[
     Need { program: "ip", package: "iproute2", why: "looking at bridges from a shell" },
     Need { program: "dnsmasq", package: "dnsmasq-base", why: "DHCP and names on the bridge" },
+    Need { program: "radvd", package: "radvd", why: "IPv6 router advertisements on the bridge" },
     Need { program: "nft", package: "nftables", why: "address translation and filtering" },
     Need { program: "mkfs.btrfs", package: "btrfs-progs", why: "making the default pool" },
     Need { program: "unsquashfs", package: "squashfs-tools", why: "images in squashfs form" },
@@ -37,6 +38,7 @@ const RUN: &[Need] = &[
 const TESTS: &[Need] = &[
     Need { program: "incus", package: "incus-client", why: "tests drive the daemon with Incus's own client" },
     Need { program: "apparmor_parser", package: "apparmor", why: "tests compile the containers' profiles" },
+    Need { program: "strace", package: "strace", why: "a test reads what radvd asks of the kernel" },
     Need { program: "lxc", package: "lxd-client", why: "tests drive the daemon with LXD's own client" },
 ];
 

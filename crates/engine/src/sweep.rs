@@ -8,7 +8,7 @@ use std::{
 use stapes_model::{InstanceId, NetworkName};
 use stapes_storage::{VolumeKind, VolumeRef};
 
-use crate::{Engine, app::networks::service_name};
+use crate::{Engine, app::networks::service_names};
 
 impl Engine {
     /// Removes what an earlier daemon left half-made or half-removed outside the drivers' own sweeps; says what.
@@ -66,7 +66,7 @@ impl Engine {
     /// Services and directories of networks that have no record.
     fn sweep_networks(&self, swept: &mut Vec<String>) {
         let known = self.network_names();
-        let wanted: HashSet<String> = known.iter().map(service_name).collect();
+        let wanted: HashSet<String> = known.iter().flat_map(service_names).collect();
         // A nursery that cannot be asked has its error told by the networks that are brought up next.
         for service in self.services.services().unwrap_or_default() {
             if wanted.contains(&service) {

@@ -15,10 +15,7 @@ const MAC_PREFIX: [u8; 3] = [0x10, 0x66, 0x6a];
 
 /// The MAC of a network's bridge: the same each time on this host, another on each host.
 pub fn bridge_mac(network: &NetworkName, host: &str) -> [u8; 6] {
-    // FNV-1a: all that is asked of it is to be stable between versions.
-    let bytes = host.bytes().chain([0]).chain(network.as_str().bytes());
-    let hash =
-        bytes.fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let hash = stable_hash(host.bytes().chain([0]).chain(network.as_str().bytes()));
     with_prefix(hash ^ hash >> 32)
 }
 

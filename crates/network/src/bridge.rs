@@ -8,6 +8,8 @@ use stapes_model::{
 
 use crate::{NetworkConfig, NetworkError, addresses, keys};
 
+pub(crate) const ETHERNET_MTU: u32 = 1500;
+
 /// How instances get their names in DNS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DnsMode {
@@ -124,6 +126,11 @@ impl Bridge {
     /// The kernel's bridge of the network. A network has one; more are for later, when one has its 250 ports.
     pub fn interface(&self) -> &str {
         self.name.as_str()
+    }
+
+    /// The MTU that guests are told: where it is not what an Ethernet has anyway.
+    pub(crate) fn announced_mtu(&self) -> Option<u32> {
+        self.mtu.filter(|mtu| *mtu != ETHERNET_MTU)
     }
 
     /// The bridge's own addresses, for neighbour entries inside instances.

@@ -14,19 +14,19 @@
 
 use std::{
     collections::HashSet,
-    ffi::OsString,
-    fs, io,
+    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use ipnet::Ipv6Net;
 use stapes_model::{DeviceName, InstanceId};
 
 use crate::{
-    Bridge, DnsMode, Family, NetworkError,
+    Advertiser, Bridge, DnsMode, Family, NetworkError,
     addresses::{dhcp_ranges, mac_text},
+    files, radvd,
 };
 
 /// Where a network's dnsmasq keeps its files, all beneath one directory of the network's own.
@@ -42,10 +42,7 @@ pub struct DnsmasqPaths {
 impl DnsmasqPaths {
     /// Beneath `directory`, as the first of the accounts `dnsmasq` and `nobody` that this host has.
     pub fn beneath(directory: impl Into<PathBuf>) -> Self {
-        let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let exists = |user: &&str| accounts.lines().any(|line| line.split(':').next() == Some(user));
-        let user = ["dnsmasq", "nobody"].into_iter().find(exists).map(str::to_owned);
-        Self { program: "dnsmasq".into(), directory: directory.into(), user }
+        Self { program: "dnsmasq".into(), directory: directory.into(), user: files::account(&["dnsmasq", "nobody"]) }
     }
 
     /// DHCP reservations, one file for each NIC.
@@ -103,21 +100,17 @@ pub fn name_entry(reservation: &Reservation) -> String {
     addresses.map(|address| format!("{address} {name}.{domain} {name}\n")).collect()
 }
 
-fn file_error(path: &Path) -> impl FnOnce(io::Error) -> NetworkError + '_ {
-    move |source| NetworkError::File { path: path.to_owned(), source }
-}
-
 /// Makes the directories and `raw.dnsmasq`: before dnsmasq starts. Repeating it is harmless.
 pub fn prepare_files(bridge: &Bridge, paths: &DnsmasqPaths) -> Result<(), NetworkError> {
     for directory in [&paths.directory, &paths.reservations(), &paths.hosts()] {
-        fs::create_dir_all(directory).map_err(file_error(directory))?;
-        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).map_err(file_error(directory))?;
+        fs::create_dir_all(directory).map_err(files::error(directory))?;
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).map_err(files::error(directory))?;
     }
     let raw = paths.raw();
     if bridge.raw_dnsmasq.is_empty() {
-        return remove(&raw).map(|_| ());
+        return files::remove(&raw).map(|_| ());
     }
-    replace(&raw, &format!("{}\n", bridge.raw_dnsmasq))
+    files::replace(&raw, &format!("{}\n", bridge.raw_dnsmasq))
 }
 
 /// Writes what dnsmasq is to know of a NIC; it notices by itself.
@@ -137,21 +130,21 @@ pub fn write_reservation(
     let names = name_entry(reservation);
     let mut entry = reservation.clone();
     if managed && !names.is_empty() {
-        replace(&hosts, &names)?;
+        files::replace(&hosts, &names)?;
     } else {
-        remove(&hosts)?;
+        files::remove(&hosts)?;
     }
     if !managed || !names.is_empty() {
         entry.name.clear();
     }
-    replace(&paths.reservations().join(&file), &host_entry(&entry))
+    files::replace(&paths.reservations().join(&file), &host_entry(&entry))
 }
 
 /// Removes what dnsmasq knew of a NIC. True when there was something: then dnsmasq wants a SIGHUP.
 pub fn remove_reservation(paths: &DnsmasqPaths, instance: &InstanceId, nic: &DeviceName) -> Result<bool, NetworkError> {
     let file = file_name(instance, nic);
-    remove(&paths.hosts().join(&file))?;
-    remove(&paths.reservations().join(&file))
+    files::remove(&paths.hosts().join(&file))?;
+    files::remove(&paths.reservations().join(&file))
 }
 
 /// Removes the reservations and names of all NICs but `keep`. True when there was one: then dnsmasq wants a SIGHUP.
@@ -159,10 +152,10 @@ pub fn sweep_reservations(paths: &DnsmasqPaths, keep: &[(InstanceId, DeviceName)
     let keep: HashSet<String> = keep.iter().map(|(instance, nic)| file_name(instance, nic)).collect();
     let mut swept = false;
     for directory in [paths.hosts(), paths.reservations()] {
-        for entry in fs::read_dir(&directory).map_err(file_error(&directory))? {
-            let entry = entry.map_err(file_error(&directory))?;
+        for entry in fs::read_dir(&directory).map_err(files::error(&directory))? {
+            let entry = entry.map_err(files::error(&directory))?;
             if !keep.contains(&*entry.file_name().to_string_lossy()) {
-                swept |= remove(&entry.path())?;
+                swept |= files::remove(&entry.path())?;
             }
         }
     }
@@ -171,33 +164,6 @@ pub fn sweep_reservations(paths: &DnsmasqPaths, keep: &[(InstanceId, DeviceName)
 
 fn file_name(instance: &InstanceId, nic: &DeviceName) -> String {
     format!("{instance}.{nic}")
-}
-
-/// Writes beside and renames: dnsmasq, woken by inotify, never reads half a file. What is so already is left alone.
-fn replace(path: &Path, text: &str) -> Result<(), NetworkError> {
-    if fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
-        return Ok(());
-    }
-    let mut beside = OsString::from(".");
-    beside.push(path.file_name().unwrap_or_default());
-    let beside = path.with_file_name(beside);
-    let write = || {
-        fs::write(&beside, text)?;
-        fs::set_permissions(&beside, fs::Permissions::from_mode(0o644))?;
-        fs::rename(&beside, path)
-    };
-    write().map_err(|source| {
-        let _ = fs::remove_file(&beside);
-        NetworkError::File { path: path.to_owned(), source }
-    })
-}
-
-fn remove(path: &Path) -> Result<bool, NetworkError> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(NetworkError::File { path: path.to_owned(), source }),
-    }
 }
 
 /// Tells the network's dnsmasq that `mac` gives `address` back (DHCPRELEASE, RFC 2131 §4.4.6), in place of a client that
@@ -225,8 +191,9 @@ pub fn release_ipv4(bridge: &Bridge, mac: [u8; 6], address: Ipv4Addr) -> Result<
     })
 }
 
-/// The command line, the program first. It runs in the foreground and logs to standard error.
-pub fn dnsmasq_argv(bridge: &Bridge, paths: &DnsmasqPaths) -> Vec<String> {
+/// The command line, the program first. It runs in the foreground and logs to standard error. Where the `advertiser` is
+/// another, it sends no router advertisements, and answers DHCPv6 as if it did.
+pub fn dnsmasq_argv(bridge: &Bridge, paths: &DnsmasqPaths, advertiser: Advertiser) -> Vec<String> {
     let mut argv = vec![paths.program.display().to_string()];
     let mut add = |argument: String| argv.push(argument);
     let raw = if bridge.raw_dnsmasq.is_empty() { String::new() } else { paths.raw().display().to_string() };
@@ -252,7 +219,8 @@ pub fn dnsmasq_argv(bridge: &Bridge, paths: &DnsmasqPaths) -> Vec<String> {
         add(format!("--interface-name=_gateway.{},{}", bridge.domain, bridge.interface()));
     }
     let dhcp4 = bridge.ipv4.as_ref().filter(|family| family.dhcp);
-    let dhcp6 = bridge.ipv6.as_ref().filter(|family| family.dhcp || bridge.ipv6_ra);
+    let advertises = bridge.ipv6_ra && advertiser == Advertiser::Dnsmasq;
+    let dhcp6 = bridge.ipv6.as_ref().filter(|family| family.dhcp || advertises);
     if dhcp4.is_some() || dhcp6.is_some() {
         // Without --no-ping an offer waits three seconds for an echo.
         for flag in ["no-ping", "dhcp-authoritative", "dhcp-rapid-commit", "dhcp-no-override", "quiet-dhcp"] {
@@ -274,7 +242,7 @@ pub fn dnsmasq_argv(bridge: &Bridge, paths: &DnsmasqPaths) -> Vec<String> {
         ipv4_options(bridge, &mut add);
     }
     if let Some(family) = dhcp6 {
-        ipv6_options(bridge, family, &mut add);
+        ipv6_options(bridge, family, advertises, &mut add);
     }
     argv
 }
@@ -303,12 +271,13 @@ fn ipv4_options(bridge: &Bridge, add: &mut impl FnMut(String)) {
     }
 }
 
-fn ipv6_options(bridge: &Bridge, family: &Family<Ipv6Net, Ipv6Addr>, add: &mut impl FnMut(String)) {
+fn ipv6_options(bridge: &Bridge, family: &Family<Ipv6Net, Ipv6Addr>, advertises: bool, add: &mut impl FnMut(String)) {
     let expiry = &family.dhcp_expiry;
-    if bridge.ipv6_ra {
+    if advertises {
         add("--enable-ra".to_owned());
-        if let Some(mtu) = bridge.mtu {
-            add(format!("--ra-param={},mtu:{mtu},0,0", bridge.interface()));
+        if let Some(mtu) = bridge.announced_mtu() {
+            let (interval, lifetime) = (radvd::INTERVAL, radvd::ROUTER_LIFETIME);
+            add(format!("--ra-param={},mtu:{mtu},{interval},{lifetime}", bridge.interface()));
         }
     }
     let subnet = family.address;
@@ -320,7 +289,12 @@ fn ipv6_options(bridge: &Bridge, family: &Family<Ipv6Net, Ipv6Addr>, add: &mut i
             add(format!("--dhcp-range={first},{last},{},{expiry}", subnet.prefix_len()));
         }
     } else if bridge.ipv6_ra {
-        let mode = if family.dhcp { "ra-stateless" } else { "ra-only" };
+        let mode = match (advertises, family.dhcp) {
+            // What ra-stateless answers, without the advertisements that it would send unasked.
+            (false, _) => "static",
+            (true, true) => "ra-stateless",
+            (true, false) => "ra-only",
+        };
         add(format!("--dhcp-range=::,constructor:{},{mode},{}", bridge.interface(), subnet.prefix_len()));
     }
     let nameservers = list(bridge.nameservers.iter().filter(|address| address.is_ipv6()).map(|a| format!("[{a}]")));
@@ -341,7 +315,7 @@ mod tests {
 
     fn check(config: &[(&str, &str)], expected: Expect) {
         let paths = DnsmasqPaths { user: Some("dnsmasq".to_owned()), ..DnsmasqPaths::beneath("/run/net") };
-        expected.assert_eq(&(dnsmasq_argv(&bridge(config), &paths).join("\n") + "\n"));
+        expected.assert_eq(&(dnsmasq_argv(&bridge(config), &paths, Advertiser::Dnsmasq).join("\n") + "\n"));
     }
 
     #[test]
@@ -435,12 +409,34 @@ mod tests {
             --dhcp-option-force=119,lab.example,example
             --dhcp-option-force=121,192.168.0.0/16,10.1.2.9
             --enable-ra
-            --ra-param=br0,mtu:1400,0,0
+            --ra-param=br0,mtu:1400,600,1800
             --dhcp-range=fd42:1:2:3::2,fd42:1:2:3:ffff:ffff:ffff:ffff,64,30m
             --dhcp-option=option6:dns-server,[2620:fe::fe]
             --dhcp-option=option6:domain-search,lab.example,example
         "#]],
         );
+    }
+
+    #[test]
+    fn who_does_not_advertise_answers_dhcp_all_the_same() {
+        let argv = |config: &[(&str, &str)]| {
+            let paths = DnsmasqPaths::beneath("/run/net");
+            let argv = dnsmasq_argv(&bridge(config), &paths, Advertiser::Radvd);
+            assert!(!argv.iter().any(|word| word.contains("enable-ra") || word.contains("ra-")), "{argv:?}");
+            argv.into_iter().filter(|word| word.contains("range")).collect::<Vec<_>>().join(" ")
+        };
+        let subnet = ("ipv6.address", "fd42:1:2:3::1/64");
+        let ranges = [
+            argv(&[subnet]),
+            argv(&[subnet, ("ipv6.dhcp", "false"), ("bridge.mtu", "1400")]),
+            argv(&[subnet, ("ipv6.dhcp.stateful", "true")]),
+        ];
+        expect![[r#"
+            --dhcp-range=::,constructor:br0,static,64
+
+            --dhcp-range=fd42:1:2:3::2,fd42:1:2:3:ffff:ffff:ffff:ffff,64,1h
+        "#]]
+        .assert_eq(&(ranges.join("\n") + "\n"));
     }
 
     #[test]

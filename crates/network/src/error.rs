@@ -55,6 +55,12 @@ pub enum NetworkError {
     },
     #[error("{program} is not installed; install the package {package}")]
     Missing { program: String, package: &'static str },
+    #[error("network {network}: radvd does not take the configuration of its router advertisements")]
+    Advertisements {
+        network: NetworkName,
+        #[source]
+        source: ExecError,
+    },
     #[error("network {network}: the firewall rules were refused")]
     Firewall {
         network: NetworkName,
@@ -73,7 +79,7 @@ impl NetworkError {
             Self::NoFreeSubnet { .. } | Self::NoFreeAddress { .. } => ErrorKind::Exhausted,
             Self::Overlap { .. } | Self::AddressTaken { .. } | Self::Foreign { .. } => ErrorKind::Conflict,
             Self::Kernel { .. } | Self::Host { .. } | Self::Sysctl { .. } | Self::File { .. } => ErrorKind::Internal,
-            Self::Firewall { .. } => ErrorKind::Internal,
+            Self::Firewall { .. } | Self::Advertisements { .. } => ErrorKind::Internal,
         }
     }
 }

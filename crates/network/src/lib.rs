@@ -1,8 +1,8 @@
 //! Networks: bridges, addresses, DHCP and DNS configuration, firewall.
 //!
 //! Start at [`NetworkConfig`]: [`validate`] checks it, [`complete`] resolves `auto`, [`Bridge::parse`] types it,
-//! [`ensure_up`] makes the kernel agree, and [`dnsmasq_argv`] says how to run the DHCP and DNS server, which the daemon
-//! starts as a service.
+//! [`ensure_up`] makes the kernel agree, and [`dnsmasq_argv`] says how to run the DHCP and DNS server, [`prepare_radvd`]
+//! the sender of router advertisements, which the daemon starts as services.
 //!
 //! Invariant: knows nothing of instances, REST or the store; an instance is an opaque id.
 //! Invariant: blocking code only, bounded in time; the daemon decides which thread it runs on.
@@ -14,11 +14,13 @@ mod auto;
 mod bridge;
 mod dnsmasq;
 mod error;
+mod files;
 mod firewall;
 mod keys;
 mod leases;
 mod links;
 mod observe;
+mod radvd;
 mod sysctl;
 
 use std::collections::BTreeMap;
@@ -36,6 +38,7 @@ pub use keys::validate;
 pub use leases::{Lease, LeaseKind, leases, parse_lease_file};
 pub use links::{BridgeUp, PORTS_PER_BRIDGE, Tools, add_neighbours, down, ensure_up, is_up, remove_neighbours};
 pub use observe::{Counters, HostInterface, NetworkAddress, NetworkState, host_interfaces, state};
+pub use radvd::{Advertiser, RadvdPaths, prepare_radvd, radvd_config};
 use stapes_model::NetworkName;
 
 /// A managed network as the store keeps it.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io, net::IpAddr, path::PathBuf};
 use stapes_model::NetworkName;
 use stapes_sys::netlink::{self, BridgeSpec, LinkInfo, NeighbourSpec, Netlink, RouteSpec, Scope};
 
-use crate::{Bridge, NetworkError, addresses::link_local, firewall, sysctl};
+use crate::{Bridge, NetworkError, addresses::link_local, bridge::ETHERNET_MTU, firewall, sysctl};
 
 /// Ports that one bridge is given before the network wants another: the kernel ends at 1,023, and each port makes a
 /// broadcast dearer on the way.
@@ -87,7 +87,8 @@ pub fn ensure_up(bridge: &Bridge, tools: &Tools) -> Result<BridgeUp, NetworkErro
         let spec = BridgeSpec {
             name: bridge.interface(),
             mac: bridge.mac,
-            mtu: bridge.mtu,
+            // Set below: only a bridge whose MTU was changed keeps it when it gets a port with a smaller one.
+            mtu: None,
             group: Some(GROUP),
             multicast_snooping: bridge.multicast_snooping,
         };
@@ -111,13 +112,13 @@ fn configure(
     let alias = format!("{ALIAS}{}", bridge.name);
     sysctl::prepare_bridge(bridge)?;
     kernel.run("mark its bridge", |net| net.set_alias(index, &alias))?;
+    let (now, mtu) = (found.as_ref().map_or(ETHERNET_MTU, |link| link.mtu), bridge.mtu.unwrap_or(ETHERNET_MTU));
+    if now != mtu {
+        kernel.run("set the MTU of its bridge", |net| net.set_mtu(index, mtu))?;
+    }
     if let Some(link) = found {
         if link.mac != Some(bridge.mac) {
             kernel.run("set the MAC of its bridge", |net| net.set_mac(index, bridge.mac))?;
-        }
-        let mtu = bridge.mtu.unwrap_or(1500);
-        if link.mtu != mtu {
-            kernel.run("set the MTU of its bridge", |net| net.set_mtu(index, mtu))?;
         }
         let snooping = bridge.multicast_snooping;
         kernel.run("set multicast snooping", |net| net.set_multicast_snooping(index, snooping))?;

@@ -1,6 +1,6 @@
 //! Against the real kernel, nft and dnsmasq. Each test runs again as a child in a network namespace of its own, which
 //! takes every interface and rule along when it ends. Needs root, unshare and nsenter (util-linux), nftables,
-//! dnsmasq-base and busybox-static; a missing need is a reported skip.
+//! dnsmasq-base, radvd, strace and busybox-static; a missing need is a reported skip.
 
 use std::{
     collections::HashSet,
@@ -56,7 +56,7 @@ fn output(program: &str, args: &[&str]) -> String {
 }
 
 fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(15);
     while !ready() {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(2));
@@ -277,7 +277,7 @@ fn an_instance_gets_its_reserved_address_and_its_names() {
         let paths = DnsmasqPaths::beneath(directory.path().join(name));
         prepare_files(&net, &paths).unwrap();
         let log = fs::File::create(directory.path().join(format!("{name}.log"))).unwrap();
-        servers.push((Running::start(&dnsmasq_argv(&net, &paths), log.into()), net, paths));
+        servers.push((Running::start(&dnsmasq_argv(&net, &paths, Advertiser::Dnsmasq), log.into()), net, paths));
     }
     for name in ["br0", "br1"] {
         let log = directory.path().join(format!("{name}.log"));
@@ -287,6 +287,79 @@ fn an_instance_gets_its_reserved_address_and_its_names() {
         check_network(server, net, paths, ups[place].index, place as u32);
     }
     drop(resolver);
+}
+
+/// A bridge with radvd, and a client that has heard from it: its routes and its addresses.
+fn advertised(net: &Bridge, third: u32, directory: &std::path::Path) -> (Running, Client) {
+    let up = ensure_up(net, &Tools::default()).unwrap();
+    let paths = RadvdPaths::beneath(directory);
+    let argv = prepare_radvd(net, &paths).unwrap().unwrap();
+    assert_eq!(prepare_radvd(net, &paths).unwrap().unwrap(), argv);
+    let radvd = Running::start(&argv, Stdio::null());
+    let client = Client::new(&format!("vr{third}"), 90_000 + third, [2, 0, 0, 0, 1, third as u8], Some(up.index));
+    (radvd, client)
+}
+
+#[test]
+fn radvd_announces_and_asks_the_kernel_for_no_links() {
+    if !inside("radvd_announces_and_asks_the_kernel_for_no_links", &["nft", "radvd", "busybox", "strace"]) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut net = bridge("br0", 1);
+    net.mtu = Some(1400);
+    let (radvd, client) = advertised(&net, 1, directory.path());
+    let learned = |client: &Client| {
+        let routes = client.run(&["busybox", "ip", "-6", "route"]);
+        let addresses = client.run(&["busybox", "ip", "-6", "address", "show", "dev", "eth0"]);
+        routes.contains("default via fe80::") && addresses.contains("fd42:81:1:")
+    };
+    wait_until("an address and a route", || learned(&client));
+    let mtu = client.run(&["cat", "/proc/sys/net/ipv6/conf/eth0/mtu"]);
+    assert_eq!(mtu.trim(), "1400");
+
+    // From here on each call of radvd's is seen: another guest comes, asks and is answered.
+    let calls = directory.path().join("calls");
+    let tracer = directory.path().join("tracer");
+    let (pid, out) = (radvd.0.id().to_string(), calls.display().to_string());
+    let strace = ["strace", "-o", &out, "-p", &pid].map(str::to_owned);
+    let tracing = Running::start(&strace, fs::File::create(&tracer).unwrap().into());
+    wait_until("strace", || fs::read_to_string(&tracer).unwrap().contains("attached"));
+    let index = Netlink::open().unwrap().link_index("br0").unwrap();
+    // Its MTU is smaller: the bridge keeps its own, else radvd would fall silent.
+    let other = Client::new("vr2", 90_002, [2, 0, 0, 0, 1, 2], Some(index));
+    Netlink::open().unwrap().set_mtu(Netlink::open().unwrap().link_index("vr2").unwrap(), 1300).unwrap();
+    wait_until("another guest's address and route", || learned(&other));
+    assert_eq!(net.state().unwrap().unwrap().mtu, 1400);
+    wait_until("the answer in the record", || fs::read_to_string(&calls).unwrap().contains("sendmsg("));
+    drop(tracing);
+    let calls = fs::read_to_string(&calls).unwrap();
+    assert!(!calls.contains("GETLINK") && !calls.contains("GETADDR") && !calls.contains("DUMP"), "{calls}");
+}
+
+#[test]
+fn radvd_refuses_what_it_cannot_say_and_forgets_old_configurations() {
+    if !inside("radvd_refuses_what_it_cannot_say_and_forgets_old_configurations", &["radvd"]) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let paths = RadvdPaths::beneath(directory.path());
+    let files = || fs::read_dir(directory.path()).unwrap().count();
+    let mut net = bridge("br0", 1);
+    for (stateful, dhcp, search) in [(false, true, ""), (true, true, "lab.example"), (false, false, "a1 b-c.example")] {
+        net.ipv6_stateful = stateful;
+        net.ipv6.as_mut().unwrap().dhcp = dhcp;
+        net.search = search.split_whitespace().map(str::to_owned).collect();
+        prepare_radvd(&net, &paths).unwrap().unwrap();
+        assert_eq!(files(), 1);
+    }
+    net.search = vec!["on".to_owned()];
+    let refused = prepare_radvd(&net, &paths).unwrap_err();
+    assert!(matches!(refused, NetworkError::Advertisements { .. }), "{refused}");
+    net.ipv6_ra = false;
+    assert_eq!(prepare_radvd(&net, &paths).unwrap(), None);
+    assert_eq!(files(), 0);
 }
 
 fn check_network(server: &Running, net: &Bridge, paths: &DnsmasqPaths, index: u32, place: u32) {

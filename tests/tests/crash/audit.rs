@@ -188,7 +188,7 @@ fn volumes(daemon: &Daemon, stored: &Stored, wrong: &mut Vec<String>) {
 /// What the kernel holds: mounts, links, groups, tables, loop devices, processes.
 fn host(daemon: &Daemon, stored: &Stored, running: &BTreeSet<String>, wrong: &mut Vec<String>) {
     let networks = stored.names("network/");
-    let (mut veths, mut shims, mut servers, mut tables, mut daemons) = (0, 0, 0, 0, 0);
+    let (mut veths, mut shims, mut servers, mut advertisers, mut tables, mut daemons) = (0, 0, 0, 0, 0, 0);
     let own_spares = format!("warm-{}-", daemon.pid().unwrap_or_default());
     let state = daemon.state_dir();
     let pools: BTreeSet<_> = stored.names("pool/");
@@ -220,6 +220,10 @@ fn host(daemon: &Daemon, stored: &Stored, running: &BTreeSet<String>, wrong: &mu
                 servers += 1;
                 true
             }
+            "process" if rest.contains("radvd --nodaemon") => {
+                advertisers += 1;
+                true
+            }
             "process" if rest.contains("stapesd --log-level") => {
                 daemons += 1;
                 true
@@ -242,6 +246,10 @@ fn host(daemon: &Daemon, stored: &Stored, running: &BTreeSet<String>, wrong: &mu
         if there != wanted {
             wrong.push(format!("{there} {what} where {wanted} should be"));
         }
+    }
+    // Each has a child that stays root.
+    if advertisers > 2 * networks.len() {
+        wrong.push(format!("{advertisers} processes of radvd where {} should be", 2 * networks.len()));
     }
     if shims > most_shims {
         wrong.push(format!("{shims} shims, embryos and nurseries where at most {most_shims} should be"));

@@ -33,6 +33,7 @@ async fn get(context: Context) -> Result {
     let text = |value: &std::ffi::CStr| value.to_string_lossy().into_owned();
     let mut features: BTreeMap<_, _> = engine.drivers().iter().flat_map(|driver| driver.features()).collect();
     features.insert("idmapped_mounts".to_owned(), engine.describe_mapping());
+    features.insert("router_advertisements".to_owned(), stapes_engine::app::describe_advertiser().to_owned());
     features.insert("id_ranges".to_owned(), engine.ids.describe());
     let drivers: Vec<_> = engine.index.read().pools.values().map(|pool| pool.driver.clone()).collect();
     let (os_name, os_version) = os_release();

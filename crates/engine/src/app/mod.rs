@@ -34,6 +34,7 @@ pub use exec::{ExecCommand, ExecOutput, ExecTarget, exec_failed};
 pub use images::{ImageEdit, ImportedImage};
 pub use init::InitPlan;
 pub use instances::{Expanded, InstanceEdit};
+pub use networks::describe_advertiser;
 pub(crate) use start::REBOOT;
 pub use state::{AddressState, InstanceState, NicState, OsState};
 pub use stop::StopMode;

@@ -1,4 +1,4 @@
-//! Managed networks: make, bring up, change, delete; what dnsmasq is told of each NIC.
+//! Managed networks: make, bring up, change, delete; their services; what dnsmasq is told of each NIC.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,7 +10,7 @@ use std::{
 use ipnet::IpNet;
 use serde_json::json;
 use stapes_model::{InstanceId, NetworkName};
-use stapes_network::{Bridge, DnsmasqPaths, NetworkConfig, Reservation};
+use stapes_network::{Advertiser, Bridge, DnsmasqPaths, NetworkConfig, NetworkError, RadvdPaths, Reservation};
 use stapes_store::{Check, Transaction};
 
 use crate::{
@@ -103,7 +103,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes the host have the network: bridge, firewall, files, dnsmasq. May run twice.
+    /// Makes the host have the network: bridge, firewall, files, services. May run twice.
     pub(crate) fn network_up(&self, network: &records::Network) -> Result<()> {
         let bridge = self.bridge(network)?;
         if dnsmasq().is_none() {
@@ -117,15 +117,48 @@ impl Engine {
         }
         let paths = self.dnsmasq_paths(&network.name);
         stapes_network::prepare_files(&bridge, &paths)?;
-        let argv = stapes_network::dnsmasq_argv(&bridge, &paths);
-        self.services
-            .ensure_service(&service_name(&network.name), &argv)
-            .map_err(|error| Error::failed(format!("failed to start dnsmasq for network {}", network.name), error))?;
+        let radvd = self.prepare_radvd(&bridge)?;
+        let ensure = |service: String, argv: &[String]| {
+            let started = self.services.ensure_service(&service, argv);
+            started.map_err(|error| Error::failed(format!("failed to start {service}"), error))
+        };
+        // One that shall advertise no more ends before the other begins: its last word is that the router is gone.
+        let advertiser = if radvd.is_some() { Advertiser::Radvd } else { Advertiser::Dnsmasq };
+        if radvd.is_none() {
+            self.services.stop_service(&radvd_service(&network.name))?;
+        }
+        ensure(service_name(&network.name), &stapes_network::dnsmasq_argv(&bridge, &paths, advertiser))?;
+        if let Some(argv) = radvd {
+            ensure(radvd_service(&network.name), &argv)?;
+        }
         Ok(())
     }
 
+    /// The command line of the network's radvd; `None` where dnsmasq is to send what advertisements there are.
+    fn prepare_radvd(&self, bridge: &Bridge) -> Result<Option<Vec<String>>> {
+        let program = radvd();
+        let paths = RadvdPaths {
+            program: program.clone().unwrap_or_default(),
+            ..RadvdPaths::beneath(self.paths.network(&bridge.name))
+        };
+        if program.is_none() && stapes_network::radvd_config(bridge).is_some() {
+            tracing::warn!(network = bridge.name.as_str(), "{}", describe_advertiser());
+            return Ok(None);
+        }
+        match stapes_network::prepare_radvd(bridge, &paths) {
+            Err(error @ NetworkError::Advertisements { .. }) => {
+                let error = crate::chain(&error);
+                tracing::warn!(network = bridge.name.as_str(), error, "dnsmasq sends the router advertisements");
+                Ok(None)
+            }
+            prepared => Ok(prepared?),
+        }
+    }
+
     pub(crate) fn network_down(&self, network: &records::Network) -> Result<()> {
-        self.services.stop_service(&service_name(&network.name))?;
+        for service in service_names(&network.name) {
+            self.services.stop_service(&service)?;
+        }
         Ok(self.host.down(&self.bridge(network)?)?)
     }
 
@@ -313,6 +346,19 @@ fn dnsmasq() -> Option<&'static Path> {
     FOUND.get().map(PathBuf::as_path)
 }
 
+/// Where radvd is, if this host has it. Looked for each time: a network that comes up is rare.
+fn radvd() -> Option<PathBuf> {
+    find_program("radvd")
+}
+
+/// Who sends router advertisements on this host, and what to do about it.
+pub fn describe_advertiser() -> &'static str {
+    match radvd() {
+        Some(_) => "radvd",
+        None => "dnsmasq (each start is dearer, the more instances run: install the package radvd)",
+    }
+}
+
 /// A program of the host, where a daemon's `PATH` may lack the system directories.
 fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
@@ -326,8 +372,17 @@ fn find_program(name: &str) -> Option<PathBuf> {
 /// SIGHUP: dnsmasq re-reads its reservations.
 const HANG_UP: i32 = 1;
 
-pub(crate) fn service_name(network: &NetworkName) -> String {
+fn service_name(network: &NetworkName) -> String {
     format!("dnsmasq-{network}")
+}
+
+fn radvd_service(network: &NetworkName) -> String {
+    format!("radvd-{network}")
+}
+
+/// Every service that a network may have.
+pub(crate) fn service_names(network: &NetworkName) -> [String; 2] {
+    [radvd_service(network), service_name(network)]
 }
 
 pub(crate) fn network_config(network: &records::Network) -> NetworkConfig {
