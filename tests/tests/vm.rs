@@ -17,7 +17,7 @@ use stapes_container::{ContainerDriver, Settings};
 use stapes_image::build::{self, BuildSpec};
 use stapes_instance::{
     Asked, Disk, DiskBus, DiskFormat, Driver, DriverError, Event, ExecIo, ExecSpec, ExitReason, ExitStatus, FileReply,
-    FileRequest, Firmware, GuestFile, Limits, Link, Machine, MachineProfile, Plan, Running, Security,
+    FileRequest, Firmware, GuestFile, Limits, Link, Machine, MachineProfile, Plan, Running, Security, Templates,
 };
 use stapes_model::{ByteSize, IdMap, IdRange, InstanceId, InstanceType};
 use stapes_qemu::QemuDriver;
@@ -105,6 +105,7 @@ impl Host {
             boot_nics: BTreeMap::new(),
             uuid: "6e1b2f6a-5a8e-4d55-9d2e-2f2a7f0a9a11".to_owned(),
             raw_arguments: Vec::new(),
+            templates: Templates::default(),
         };
         Plan {
             id,

@@ -79,6 +79,8 @@ fn a_machine_is_an_instance_like_any_other() {
     assert!(["kvm", "tcg"].contains(&accelerator.as_str().unwrap_or_default()), "{accelerator}");
     await_agent(&daemon, "v1");
 
+    // The image's templates name it, in its files and in its kernel.
+    assert_eq!(names(&daemon, "v1"), ["v1", "v1", "127.0.1.1 v1"]);
     assert_eq!(daemon.stapes(&["exec", "v1", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]).code, 7);
     let (code, out, err) = daemon.api().exec("v1", &["sh", "-c", "echo out; echo err >&2; exit 7"]).unwrap();
     assert_eq!((code, out.as_str(), err.as_str()), (7, "out\n", "err\n"));
@@ -114,9 +116,17 @@ fn a_machine_is_an_instance_like_any_other() {
     daemon.stapes(&["start", "v2"]).ok();
     await_agent(&daemon, "v2");
     assert_eq!(daemon.stapes(&["exec", "v2", "--", "cat", "/root/small"]).ok(), "by path\n", "its disk is kept");
+    assert_eq!(names(&daemon, "v2"), ["v2", "v2", "127.0.1.1 v2"]);
     daemon.stapes(&["delete", "v2", "--force"]).ok();
     daemon.stapes(&["delete", "c1", "--force"]).ok();
     daemon.finish();
+}
+
+/// What a machine is called by its kernel and its files.
+fn names(daemon: &Daemon, name: &str) -> Vec<String> {
+    let script = "hostname; cat /etc/hostname; grep 127.0.1.1 /etc/hosts";
+    let told = daemon.stapes(&["exec", name, "--", "sh", "-c", script]).ok();
+    told.lines().map(|line| line.replace('\t', " ")).collect()
 }
 
 /// There and back, by path and by SFTP.
