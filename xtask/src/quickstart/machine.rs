@@ -96,8 +96,36 @@ fn log(place: &Place) -> String {
     let said = [&["console", NAME, "--show-log"][..], &["info", NAME, "--show-log"]];
     let said = said.into_iter().filter_map(|words| shell::output(&mut place.stapes(words)).ok());
     let ends = said.map(|text| {
+        let text = plain(&text);
         let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         lines[lines.len().saturating_sub(LINES)..].join("\n")
     });
     ends.filter(|end| !end.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+/// Without what colours text and moves the cursor: firmware and boot loaders draw (ECMA-48, 5.4).
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\x1b' if letters.next() == Some('[') => {
+                letters.find(|letter| ('@'..='~').contains(letter));
+            }
+            '\x1b' => {}
+            letter if letter == '\n' || !letter.is_control() => plain.push(letter),
+            _ => {}
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_shown_without_its_colours() {
+        assert_eq!(plain("\x1b[0;32m  OK  \x1b[0m done\r\n\x1b(B\x1b["), "  OK   done\nB");
+    }
 }
