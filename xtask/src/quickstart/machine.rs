@@ -40,13 +40,13 @@ fn accelerator(place: &Place) -> Result<()> {
         println!("    KVM runs guests here: it boots in seconds");
     } else {
         println!("    this machine has no KVM that can be used, so QEMU emulates a processor, some ten times slower:");
-        println!("    the boot takes a minute or two ({found})");
+        println!("    the boot takes about a minute ({found})");
     }
     Ok(())
 }
 
 fn launch(place: &Place) -> Result<()> {
-    let first = "the first launch adds a kernel to the container's root and makes a disk of it, a minute or two";
+    let first = "the first launch adds a kernel to the container's root and makes a disk of it, some 30 s";
     ensure_running(place, NAME, &["--vm"], first)
 }
 
