@@ -178,7 +178,7 @@ fn it_boots_with_secure_boot_and_starts_what_the_host_brings() {
             let _ = send.send(String::from_utf8_lossy(&line).into_owned());
         }
     });
-    let deadline = Instant::now() + Duration::from_secs(240);
+    let deadline = Instant::now() + Duration::from_secs(600);
     let mut seen = Vec::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

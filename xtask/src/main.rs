@@ -17,7 +17,8 @@ Usage: cargo xtask <task>
   setup [--tests|--peer|--undo]
                               install the Debian packages that are missing (--tests: the official clients too;
                               --peer: Incus itself, for bench; --undo: remove the apt source that was added)
-  quickstart [--stop]         from nothing to a running Debian container; --stop takes all of it away again
+  quickstart [--no-vm|--stop] from nothing to a running Debian container and a virtual machine beside it (--no-vm: without);
+                              --stop takes all of it away again
   test [--require-all] [FILTER…]
                               every check and every test; FILTER goes to nextest, and then the checks are left out
   bench [--quick] [--density N] [--count N] [--rounds N] [--no-debian] [--no-peer|--only-peer]

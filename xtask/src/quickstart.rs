@@ -1,4 +1,6 @@
-//! From nothing to a running Debian container, and back to nothing.
+//! From nothing to a running Debian container and a virtual machine beside it, and back to nothing.
+
+mod machine;
 
 use std::{
     fs,
@@ -32,7 +34,8 @@ print $c "HTTP/1.0 200 OK\r\n\r\nhello from ", `hostname`; close $c }"#;
 pub fn main(args: &[&str]) -> Result<()> {
     require_root("quickstart")?;
     match args {
-        [] => start(),
+        [] => start(true),
+        ["--no-vm"] => start(false),
         ["--stop"] => stop(),
         other => bail!("quickstart: unknown arguments {other:?}"),
     }
@@ -63,13 +66,18 @@ impl Place {
     }
 
     fn exec(&self, command: &[&str]) -> Result<(i64, String)> {
-        let (code, out, err) = self.api.exec(CONTAINER, command)?;
+        self.exec_in(CONTAINER, command)
+    }
+
+    fn exec_in(&self, instance: &str, command: &[&str]) -> Result<(i64, String)> {
+        let (code, out, err) = self.api.exec(instance, command)?;
         Ok((code, if out.is_empty() { err } else { out }.trim().to_owned()))
     }
 }
 
-fn start() -> Result<()> {
-    println!("Stapes quickstart: a daemon on this machine, and a Debian container with an init of its own.\n");
+fn start(with_machine: bool) -> Result<()> {
+    let machine = if with_machine { ", and the same Debian as a virtual machine" } else { "" };
+    println!("Stapes quickstart: a daemon on this machine, a Debian container with an init of its own{machine}.\n");
     let step = Step::begin("Packages from Debian");
     setup::ensure(false)?;
     step.done("nothing is missing");
@@ -84,11 +92,13 @@ fn start() -> Result<()> {
     launch(&place)?;
     let address = wait_for_system(&place)?;
     look_inside(&place, &address)?;
+    // The container stands, whatever becomes of this.
+    let machine = if with_machine { machine::show(&place) } else { Ok(()) };
 
     println!("\n==> stapes list");
     run(&mut place.stapes(&["list"]))?;
-    println!("{}", next_steps(&place));
-    Ok(())
+    println!("{}", next_steps(&place, with_machine));
+    machine
 }
 
 fn start_daemon(place: &Place) -> Result<()> {
@@ -161,16 +171,27 @@ fn text(value: &Value) -> &str {
 }
 
 fn launch(place: &Place) -> Result<()> {
-    let step = Step::begin(&format!("stapes launch {IMAGE} {CONTAINER}"));
-    match place.api.get(&format!("/1.0/instances/{CONTAINER}")) {
+    ensure_running(
+        place,
+        CONTAINER,
+        &[],
+        "the first launch builds the image from Debian's packages, some 20 s; later ones find it",
+    )
+}
+
+/// Launches an instance of our image, or starts the one that is there.
+fn ensure_running(place: &Place, name: &str, arguments: &[&str], first: &str) -> Result<()> {
+    let launch = [&["launch", IMAGE, name], arguments].concat();
+    let step = Step::begin(&format!("stapes {}", launch.join(" ")));
+    match place.api.get(&format!("/1.0/instances/{name}")) {
         Err(_) => {
-            println!("    the first launch builds the image from Debian's packages, some 20 s; later ones find it");
-            run(&mut place.stapes(&["launch", IMAGE, CONTAINER]))?;
+            println!("    {first}");
+            run(&mut place.stapes(&launch))?;
             step.done("launched");
         }
         Ok(instance) if instance["status"] == "Running" => step.done("it runs already"),
         Ok(_) => {
-            run(&mut place.stapes(&["start", CONTAINER]))?;
+            run(&mut place.stapes(&["start", name]))?;
             step.done("it was there, and is started");
         }
     }
@@ -216,8 +237,10 @@ fn wait_for_system(place: &Place) -> Result<String> {
 }
 
 fn ipv4(state: &Value) -> Option<String> {
-    let addresses = state["network"]["eth0"]["addresses"].as_array()?;
-    let global = addresses.iter().find(|a| a["family"] == "inet" && a["scope"] == "global")?;
+    // A machine's kernel names its interface by its slot.
+    let links = state["network"].as_object()?.values();
+    let mut addresses = links.filter_map(|link| link["addresses"].as_array()).flatten();
+    let global = addresses.find(|a| a["family"] == "inet" && a["scope"] == "global")?;
     Some(global["address"].as_str()?.to_owned())
 }
 
@@ -257,7 +280,7 @@ fn fetch(authority: &str) -> Result<String> {
     Ok(answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned())
 }
 
-fn next_steps(place: &Place) -> String {
+fn next_steps(place: &Place, with_machine: bool) -> String {
     let mut lines = String::from("\nThe daemon goes on running. What to type next:\n");
     lines.push_str(&format!("    export PATH=\"{}:$PATH\"\n", place.bin.display()));
     if std::env::var_os("STAPES_DIR").is_some() {
@@ -266,6 +289,12 @@ fn next_steps(place: &Place) -> String {
     lines.push_str(&format!("    stapes shell {CONTAINER}                      # a root shell inside\n"));
     lines.push_str(&format!("    stapes exec {CONTAINER} -- apt-get update     # it is a whole Debian\n"));
     lines.push_str(&format!("    stapes launch {IMAGE} c2                # another one, in milliseconds now\n"));
+    if with_machine {
+        let machine = machine::NAME;
+        lines.push_str(&format!("    stapes shell {machine}                      # the same in the virtual machine\n"));
+        lines
+            .push_str(&format!("    stapes console {machine}                    # its serial line; Ctrl+a q leaves\n"));
+    }
     lines.push_str("    stapes list\n");
     if find("incus").is_some() {
         lines

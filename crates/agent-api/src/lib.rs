@@ -18,12 +18,14 @@
 
 mod exec;
 mod frame;
+mod introduction;
 mod message;
 mod proof;
 mod state;
 
 pub use exec::{Exec, ExitStatus, StreamId, StreamKind};
 pub use frame::{Decoder, Frame, FrameError, MAX_BYTES, MAX_FRAME, MAX_PAYLOAD, WINDOW};
+pub use introduction::{INTRODUCTION_FILE, IntroducedFile, Introduction};
 pub use message::{
     Event, Failure, FailureKind, GuestMessage, HostMessage, Mount, MountKind, PowerAction, Reply, Request, decode,
     encode,

@@ -17,13 +17,18 @@ use crate::session::Identity;
 
 /// The instance's key: of the file named, or beside this program, or in the working directory.
 pub fn key(named: Option<PathBuf>) -> io::Result<[u8; KEY_BYTES]> {
-    let beside = env::current_exe().ok().and_then(|program| Some(program.parent()?.join(KEY_FILE)));
-    let path = named.or_else(|| beside.filter(|path| path.exists())).unwrap_or_else(|| KEY_FILE.into());
+    let path = named.unwrap_or_else(|| brought(KEY_FILE));
     let failed = |error: io::Error| {
         io::Error::other(format!("failed to read the instance's key from {}: {error}", path.display()))
     };
     let text = std::fs::read_to_string(&path).map_err(failed)?;
     parse_key(&text).ok_or_else(|| failed(io::Error::other(format!("it is not {} hexadecimal digits", KEY_BYTES * 2))))
+}
+
+/// Where a file is that the host brought: beside this program, else in the working directory.
+pub fn brought(name: &str) -> PathBuf {
+    let beside = env::current_exe().ok().and_then(|program| Some(program.parent()?.join(name)));
+    beside.filter(|path| path.exists()).unwrap_or_else(|| name.into())
 }
 
 fn parse_key(text: &str) -> Option<[u8; KEY_BYTES]> {

@@ -13,6 +13,7 @@ mod exec;
 mod execs;
 mod helper;
 mod identity;
+mod introduction;
 mod link;
 mod mounts;
 mod outbox;
@@ -24,6 +25,7 @@ mod worker;
 use std::{io, path::PathBuf, process::ExitCode};
 
 use link::{Link, Place};
+use stapes_agent_api::INTRODUCTION_FILE;
 use stapes_sys::process;
 
 const USAGE: &str = "usage: stapes-agent [--port PATH|unix:PATH|vsock:PORT] [--key PATH]
@@ -77,6 +79,10 @@ fn parse(words: &[String]) -> Option<Arguments> {
 }
 
 fn serve(arguments: Arguments) -> io::Result<std::convert::Infallible> {
+    // Where a key is named, the host brought nothing.
+    if arguments.key.is_none() {
+        introduction::follow(&identity::brought(INTRODUCTION_FILE));
+    }
     let key = identity::key(arguments.key)?;
     let session = session::Session::new(key, identity::identity(), identity::nonce);
     let mut agent = agent::Agent::new(Link::new(arguments.place)?, session)?;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path, path::PathBuf};
 
 use stapes_device::Requests;
 use stapes_image::DISK_FILE;
-use stapes_instance::{Disk, DiskFormat, DriverError, Firmware, Machine, MachineProfile, require};
+use stapes_instance::{Disk, DiskFormat, DriverError, Firmware, Machine, MachineProfile, Templates, require};
 use stapes_model::{
     ByteSize, InstanceType, Limits,
     keys::{HARDWARE_KEYS, Host, hardware_from_config, limits_from_config, machine_limits_from_config, parse_bool},
@@ -25,6 +25,9 @@ pub(crate) trait Shape: Sync {
 
     /// What of a volume a plan names as the instance's root.
     fn root(&self, volume: &Path) -> PathBuf;
+
+    /// Whether the host writes files beneath the root of a stopped instance; else its guest does, at its start.
+    fn is_written_by_host(&self) -> bool;
 
     /// Fills the volume of an instance that is made from no image.
     fn fill_empty(&self, volume: &Path) -> Result<()>;
@@ -89,6 +92,10 @@ impl Shape for Tree {
 
     fn root(&self, volume: &Path) -> PathBuf {
         volume.join("rootfs")
+    }
+
+    fn is_written_by_host(&self) -> bool {
+        true
     }
 
     fn fill_empty(&self, volume: &Path) -> Result<()> {
@@ -156,6 +163,10 @@ impl Shape for Hardware {
 
     fn root(&self, volume: &Path) -> PathBuf {
         volume.to_owned()
+    }
+
+    fn is_written_by_host(&self) -> bool {
+        false
     }
 
     fn fill_empty(&self, volume: &Path) -> Result<()> {
@@ -260,6 +271,7 @@ impl Shape for Hardware {
             boot_nics: boot_nics.collect::<BTreeMap<_, _>>(),
             uuid: instance.config.get("volatile.uuid").cloned().unwrap_or_default(),
             raw_arguments: hardware.qemu_arguments,
+            templates: Templates::default(),
         }))
     }
 }

@@ -39,11 +39,7 @@ pub const CAPABILITIES: &[Capability] = &[
         container: Support::No("checkpoint and restore come with live migration"),
         vm: Support::No("to save a machine's memory is not built yet"),
     },
-    Capability {
-        name: "templates",
-        container: Support::Yes,
-        vm: Support::No("an image's templates are not written to a machine's disk yet"),
-    },
+    Capability { name: "templates", container: Support::Yes, vm: Support::Yes },
     Capability {
         name: "shared-directories",
         container: Support::Yes,

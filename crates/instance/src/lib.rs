@@ -23,6 +23,7 @@ pub use files::{
 };
 pub use plan::{
     Accelerator, DeviceNode, Disk, DiskBus, DiskFormat, Firmware, Link, Machine, MachineProfile, Mount, Plan, Security,
+    TemplateFile, Templates,
 };
 pub use program::{ProgramPlan, Supervise};
 pub use stapes_model::{Limits, Rlimit, Usage};

@@ -56,6 +56,33 @@ pub struct Machine {
     pub uuid: String,
     /// Extra arguments (`raw.qemu`), as words.
     pub raw_arguments: Vec<String>,
+    /// The guest writes them itself.
+    #[serde(default)]
+    pub templates: Templates,
+}
+
+/// Files from an image's templates, by what calls for them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Templates {
+    /// The first start of an instance.
+    pub create: Vec<TemplateFile>,
+    /// The first start under a new name.
+    pub rename: Vec<TemplateFile>,
+    /// Every start.
+    pub start: Vec<TemplateFile>,
+}
+
+/// A file to write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateFile {
+    /// Absolute inside the instance.
+    pub path: String,
+    pub content: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub mode: u32,
+    /// Leave the file alone where it exists.
+    pub create_only: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,8 +13,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use stapes_agent_api::{KEY_BYTES, KEY_FILE};
-use stapes_instance::{Accelerator, DriverError, Firmware, Limits, Machine, Plan, ProgramPlan, Rlimit};
+use stapes_agent_api::{INTRODUCTION_FILE, IntroducedFile, Introduction, KEY_BYTES, KEY_FILE};
+use stapes_instance::{Accelerator, DriverError, Firmware, Limits, Machine, Plan, ProgramPlan, Rlimit, TemplateFile};
 use stapes_model::IdMap;
 use stapes_sys::pty;
 
@@ -75,7 +75,7 @@ pub fn prepare(plan: &Plan, agent: &Path, accelerator: Accelerator) -> Result<Bi
         Firmware::Uefi { secure_boot } => Some(prepare_firmware(plan, machine, *secure_boot, owner, &mut view)?),
         Firmware::Bios | Firmware::Kernel { .. } => None,
     };
-    let key = prepare_config(plan, agent, owner, &mut view)?;
+    let key = prepare_config(plan, machine, agent, owner, &mut view)?;
 
     let make = |name: &str| {
         channels::make(&plan.run_dir, name)
@@ -199,9 +199,34 @@ fn prepare_firmware(
     Ok(view.of_firmware(&files))
 }
 
-/// Writes the drive that brings the guest its agent and a new key; returns the key, which a later daemon finds in the run
-/// directory.
-fn prepare_config(plan: &Plan, agent: &Path, owner: u32, view: &mut View) -> Result<[u8; KEY_BYTES], DriverError> {
+/// What the guest is told of itself, as JSON.
+fn introduce(plan: &Plan, machine: &Machine) -> io::Result<Vec<u8>> {
+    let files = |files: &[TemplateFile]| {
+        let files = files.iter().cloned().map(|file| {
+            let TemplateFile { path, content, uid, gid, mode, create_only } = file;
+            IntroducedFile { path, content, uid, gid, mode, create_only }
+        });
+        files.collect::<Vec<_>>()
+    };
+    let introduction = Introduction {
+        uuid: machine.uuid.clone(),
+        name: plan.name.to_string(),
+        create: files(&machine.templates.create),
+        rename: files(&machine.templates.rename),
+        start: files(&machine.templates.start),
+    };
+    Ok(serde_json::to_vec(&introduction)?)
+}
+
+/// Writes the drive that brings the guest its agent, a new key and its introduction; returns the key, which a later daemon
+/// finds in the run directory.
+fn prepare_config(
+    plan: &Plan,
+    machine: &Machine,
+    agent: &Path,
+    owner: u32,
+    view: &mut View,
+) -> Result<[u8; KEY_BYTES], DriverError> {
     let drive = plan.run_dir.join(DRIVE_FILE);
     let program = std::fs::read(agent)
         .map_err(|error| failed(plan, format!("failed to read the guest's agent {}", agent.display()), error))?;
@@ -211,8 +236,12 @@ fn prepare_config(plan: &Plan, agent: &Path, owner: u32, view: &mut View) -> Res
         let own_copy = plan.run_dir.join(KEY_FILE);
         std::fs::write(&own_copy, &text)?;
         std::fs::set_permissions(&own_copy, PermissionsExt::from_mode(0o600))?;
-        let entries =
-            [Entry { name: AGENT_FILE, content: &program }, Entry { name: KEY_FILE, content: text.as_bytes() }];
+        let introduction = introduce(plan, machine)?;
+        let entries = [
+            Entry { name: AGENT_FILE, content: &program },
+            Entry { name: KEY_FILE, content: text.as_bytes() },
+            Entry { name: INTRODUCTION_FILE, content: &introduction },
+        ];
         config_drive::write(&drive, &entries)?;
         own(&drive, owner)
     });

@@ -15,7 +15,7 @@ use std::{
 
 use rustix::io::FdFlags;
 use serde_json::{Value, json};
-use stapes_instance::{Accelerator, Disk, DiskBus, DiskFormat, Firmware, Machine, MachineProfile};
+use stapes_instance::{Accelerator, Disk, DiskBus, DiskFormat, Firmware, Machine, MachineProfile, Templates};
 use stapes_model::ByteSize;
 use stapes_qemu::{
     command::{Descriptors, Recipe, arguments},
@@ -43,6 +43,7 @@ fn machine(firmware: Firmware) -> Machine {
         boot_nics: BTreeMap::new(),
         uuid: "6e1b2f6a-5a8e-4d55-9d2e-2f2a7f0a9a11".to_owned(),
         raw_arguments: Vec::new(),
+        templates: Templates::default(),
     }
 }
 

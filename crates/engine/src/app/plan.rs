@@ -45,6 +45,10 @@ impl Engine {
         let list = |key: &str| -> Vec<String> {
             config(key).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
         };
+        let mut machine = shape.machine(instance, expanded, &requests, &host, &volume)?;
+        if let Some(machine) = &mut machine {
+            machine.templates = self.guest_templates(instance)?;
+        }
         Ok(Plan {
             id: instance.id,
             name: instance.name.clone(),
@@ -59,7 +63,7 @@ impl Engine {
             nodes,
             links: self.links(instance, &requests)?,
             limits: shape.limits(&expanded.config, &host)?,
-            machine: shape.machine(instance, expanded, &requests, &host, &volume)?,
+            machine,
             security: Security {
                 nesting: expanded.is_on("security.nesting"),
                 no_default_deny: expanded.flag("security.syscalls.deny_default") == Some(false),

@@ -12,7 +12,7 @@ use stapes_image::{
     metadata::Trigger,
     templates::{self, RenderedFile},
 };
-use stapes_instance::{FileReply, FileRequest, require};
+use stapes_instance::{FileReply, FileRequest, TemplateFile, Templates};
 use stapes_storage::VolumeRef;
 
 use crate::{Engine, Error, Result, records, shape};
@@ -21,40 +21,45 @@ use crate::{Engine, Error, Result, records, shape};
 const METADATA_LIMIT: u64 = 1 << 20;
 
 impl Engine {
-    /// Renders the templates that ask for `trigger` and writes them beneath the root of the stopped instance.
+    /// Renders the templates that ask for `trigger` and writes them beneath the root of the stopped instance. Where only the
+    /// guest can write, this finds out that they can be rendered.
     pub(crate) fn apply_templates(&self, instance: &records::Instance, trigger: Trigger) -> Result<()> {
-        if require(instance.kind, "templates").is_err() {
+        let rendered = self.render_templates(instance, trigger)?;
+        let shape = shape::of(instance.kind);
+        if !shape.is_written_by_host() {
             return Ok(());
         }
-        let pool = self.pool(&instance.pool)?;
-        let volume = pool.volume_path(&VolumeRef::instance(&instance.id));
-        let Some(metadata) = self.metadata.read(&volume)? else { return Ok(()) };
-        if !metadata.templates.values().any(|template| template.when.contains(&trigger)) {
-            return Ok(());
-        }
-        let rendered =
-            templates::render_volume(&volume, &metadata, trigger, &self.template_context(instance, &metadata))?;
         let driver = self.driver(instance.kind)?;
-        let root = shape::of(instance.kind).root(&volume);
+        let root = shape.root(&self.volume_of(instance)?);
         for file in rendered {
             if file.create_only && matches!(stat(&*driver, &root, &file), Ok(FileReply::Meta(_))) {
                 continue;
             }
-            let request = FileRequest::Replace {
-                path: file.path.to_string_lossy().into_owned(),
-                content: file.content,
-                uid: file.uid.unwrap_or(0),
-                gid: file.gid.unwrap_or(0),
-                mode: file.mode.unwrap_or(0o644),
-            };
+            let TemplateFile { path, content, uid, gid, mode, .. } = template_file(file);
+            let request = FileRequest::Replace { path: path.clone(), content: content.into_bytes(), uid, gid, mode };
             driver.files_offline(&root, &request).map_err(|error| {
-                Error::failed(
-                    format!("failed to write {} from its template into {}", file.path.display(), instance.name),
-                    error,
-                )
+                Error::failed(format!("failed to write {path} from its template into {}", instance.name), error)
             })?;
         }
         Ok(())
+    }
+
+    /// What a guest is given that writes its files itself. Whether it has done so before, only its disk knows.
+    pub(crate) fn guest_templates(&self, instance: &records::Instance) -> Result<Templates> {
+        let of = |trigger| {
+            let rendered = self.render_templates(instance, trigger)?;
+            Ok::<_, Error>(rendered.into_iter().map(template_file).collect())
+        };
+        Ok(Templates { create: of(Trigger::Create)?, rename: of(Trigger::Rename)?, start: of(Trigger::Start)? })
+    }
+
+    fn render_templates(&self, instance: &records::Instance, trigger: Trigger) -> Result<Vec<RenderedFile>> {
+        let volume = self.volume_of(instance)?;
+        let Some(metadata) = self.metadata.read(&volume)? else { return Ok(Vec::new()) };
+        if !metadata.templates.values().any(|template| template.when.contains(&trigger)) {
+            return Ok(Vec::new());
+        }
+        Ok(templates::render_volume(&volume, &metadata, trigger, &self.template_context(instance, &metadata))?)
     }
 
     fn template_context(&self, instance: &records::Instance, metadata: &ImageMetadata) -> templates::TemplateContext {
@@ -145,6 +150,19 @@ fn open_template(volume: &Path, name: &str) -> std::io::Result<std::fs::File> {
         return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no regular file"));
     }
     Ok(file)
+}
+
+/// With what a template leaves open.
+fn template_file(file: RenderedFile) -> TemplateFile {
+    TemplateFile {
+        path: file.path.to_string_lossy().into_owned(),
+        // A template is text, and so is what it renders.
+        content: String::from_utf8_lossy(&file.content).into_owned(),
+        uid: file.uid.unwrap_or(0),
+        gid: file.gid.unwrap_or(0),
+        mode: file.mode.unwrap_or(0o644),
+        create_only: file.create_only,
+    }
 }
 
 fn stat(driver: &dyn stapes_instance::Driver, root: &Path, file: &RenderedFile) -> Result<FileReply> {
