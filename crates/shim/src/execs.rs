@@ -71,13 +71,17 @@ impl Shim {
     pub fn exec(&mut self, connection: u64, exec: Exec, stdio: Vec<OwnedFd>) -> Result<(), Failure> {
         let other =
             |error: std::io::Error| Failure::new(FailureKind::Other, format!("failed to run a command: {error}"));
-        let instance = self.instance.as_mut().filter(|one| one.status.exited.is_none()).ok_or_else(not_running)?;
+        if self.instance.as_ref().is_none_or(|one| one.status.exited.is_some()) {
+            return Err(not_running());
+        }
         if exec.command.is_empty() || (exec.pty.is_none()) != (stdio.len() == 3) {
             return Err(Failure::new(
                 FailureKind::Other,
                 "a command needs a program and either a pty or three streams",
             ));
         }
+        self.ensure_embryo().map_err(other)?;
+        let instance = self.instance.as_mut().ok_or_else(not_running)?;
         let (channel, theirs) = socket::seqpacket_pair().map_err(other)?;
         let id = self.execs.last + 1;
         let order = Order { exec, remembered: instance.status.remembered.clone() };
@@ -134,7 +138,7 @@ impl Shim {
         }
     }
 
-    /// The embryo died: whoever waited for it is told, and another takes its place while the container runs.
+    /// The embryo died: whoever waited for it is told.
     fn replace_embryo(&mut self) {
         let unborn: Vec<u64> = self.execs.running.iter().filter(|(_, one)| one.pid == 0).map(|(id, _)| *id).collect();
         for id in unborn {
@@ -145,23 +149,25 @@ impl Shim {
             }
             self.settle(id);
         }
-        let idle = socket::seqpacket_pair();
-        match &self.instance {
-            Some(instance) if instance.status.exited.is_none() => {
-                if let Ok(embryo) = Embryo::fork(&instance.status.remembered.exec_join) {
-                    let _ = embryo.enter(instance.pidfd.as_fd());
-                    self.embryo = embryo;
-                }
-            }
-            // After the end a silent socket takes its place: this process only waits to be asked for the exit.
-            Some(_) => {
-                if let Ok((ours, theirs)) = idle {
-                    self.embryo = Embryo { socket: ours, pid: 0 };
-                    self.quiet = Some(theirs);
-                }
-            }
-            None => self.leave = true,
+        if self.instance.is_none() {
+            self.leave = true;
+        } else if let Ok((ours, theirs)) = socket::seqpacket_pair() {
+            // A silent socket takes its place.
+            self.embryo = Embryo { socket: ours, pid: 0 };
+            self.quiet = Some(theirs);
         }
+    }
+
+    /// Puts another in the place of an embryo that died. Not before somebody wants it: whoever kills the whole group would
+    /// find a new process in it.
+    fn ensure_embryo(&mut self) -> std::io::Result<()> {
+        if let (Some(_), Some(instance)) = (&self.quiet, &self.instance) {
+            let embryo = Embryo::fork(&instance.status.remembered.exec_join)?;
+            embryo.enter(instance.pidfd.as_fd())?;
+            self.embryo = embryo;
+            self.quiet = None;
+        }
+        Ok(())
     }
 
     pub fn exec_spoke(&mut self, exec: u64) {

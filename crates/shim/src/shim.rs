@@ -66,7 +66,7 @@ pub struct Shim {
     pub parked: io::Result<()>,
     /// There was work that used memory which is not needed any more.
     pub untidy: bool,
-    /// The far end of the idle socket that stands in for an embryo after the end.
+    /// The far end of the idle socket that stands in for an embryo that died.
     pub quiet: Option<OwnedFd>,
 }
 

@@ -9,7 +9,7 @@ use std::{
 use crate::support::{Host, exec_output, spec, wait_event};
 use stapes_instance::{
     Asked, Driver, DriverError, Event, ExecIo, ExecSpec, ExitReason, ExitStatus, FileKind, FileReply, FileRequest,
-    GuestFile, SpawnService, WriteMode,
+    GuestFile, Plan, SpawnService, WriteMode,
 };
 
 #[test]
@@ -349,4 +349,38 @@ fn systemd_boots() {
     assert_eq!(running.request_shutdown().unwrap(), Asked::Told);
     let event = wait_event(&*running, |event| matches!(event, Event::Exited { .. }));
     assert!(matches!(event, Event::Exited { reason: ExitReason::Halt, .. }), "{event:?}");
+}
+
+/// Pids of embryos in the groups of an instance.
+fn embryos_of(plan: &Plan) -> Vec<i32> {
+    let id = format!("/{}/payload", plan.id);
+    let pids =
+        std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &i32| {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        read("comm").trim() == "stapes-embryo" && read("cgroup").contains(&id)
+    })
+    .collect()
+}
+
+#[test]
+fn commands_run_after_their_embryo_was_killed_and_no_other_comes_unasked() {
+    let Some(host) = Host::new("embryo") else { return };
+    let plan = host.busybox_plan(1);
+    let running = host.driver.start(&plan).unwrap();
+    let before = embryos_of(&plan);
+    if before.is_empty() {
+        // Version 2 alone: it is in no group of the instance's.
+        return running.kill().unwrap();
+    }
+    before.iter().for_each(|pid| stapes_sys::process::kill(*pid, 9).unwrap());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !embryos_of(&plan).is_empty() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(embryos_of(&plan).is_empty(), "whoever sweeps the group would find it");
+    assert_eq!(exec_output(&*running, "echo hello").0, "hello\n");
+    assert_eq!(embryos_of(&plan).len(), 1);
+    running.kill().unwrap();
 }
