@@ -121,10 +121,15 @@ impl Engine {
         &self.drivers
     }
 
+    /// A pool that is open already: this never blocks.
+    pub(crate) fn open_pool(&self, name: &PoolName) -> Option<Arc<dyn Pool>> {
+        self.pools.read().unwrap_or_else(PoisonError::into_inner).get(name).map(Arc::clone)
+    }
+
     /// An open pool, opened now if it was not yet.
     pub fn pool(&self, name: &PoolName) -> Result<Arc<dyn Pool>> {
-        if let Some(pool) = self.pools.read().unwrap_or_else(PoisonError::into_inner).get(name) {
-            return Ok(Arc::clone(pool));
+        if let Some(pool) = self.open_pool(name) {
+            return Ok(pool);
         }
         let record = self.index.read().pool(name).cloned().ok_or_else(|| Error::missing("storage pool", name))?;
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);

@@ -57,9 +57,9 @@ impl Engine {
         }))
     }
 
-    /// Tells the driver what will be started in a moment.
+    /// Tells the driver what will be started in a moment. Does not block.
     pub(super) fn expect_start(&self, instance: &records::Instance) {
-        if let (Ok(driver), Ok(pool)) = (self.driver(instance.kind), self.pool(&instance.pool)) {
+        if let (Ok(driver), Some(pool)) = (self.driver(instance.kind), self.open_pool(&instance.pool)) {
             let likeness = instance.config.get("volatile.base_image").map_or(instance.id.as_str(), String::as_str);
             driver.expect(&root_of(pool.as_ref(), instance), likeness);
         }

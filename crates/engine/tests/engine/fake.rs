@@ -5,7 +5,7 @@ use std::{
     io,
     net::Ipv4Addr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -208,6 +208,8 @@ pub struct FakeDriver {
     running: Mutex<HashMap<InstanceId, Arc<FakeRunning>>>,
     /// Names in the order of their starts.
     pub starts: Mutex<Vec<String>>,
+    /// Roots that it was told to expect, each with what it is like, and whether it was there then.
+    pub expected: Mutex<Vec<(PathBuf, String, bool)>>,
     pub broken: AtomicBool,
     /// Of the guests that are started from now on.
     pub manners: Mutex<Manners>,
@@ -219,6 +221,7 @@ impl FakeDriver {
             kind,
             running: Mutex::default(),
             starts: Mutex::default(),
+            expected: Mutex::default(),
             broken: AtomicBool::new(false),
             manners: Mutex::default(),
         }
@@ -243,6 +246,10 @@ impl FakeDriver {
 impl Driver for FakeDriver {
     fn kind(&self) -> InstanceType {
         self.kind
+    }
+
+    fn expect(&self, root: &Path, likeness: &str) {
+        lock(&self.expected).push((root.to_owned(), likeness.to_owned(), root.exists()));
     }
 
     fn start(&self, plan: &Plan) -> Result<Arc<dyn Running>, DriverError> {

@@ -31,6 +31,20 @@ async fn an_instance_is_made_started_stopped_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_driver_hears_ahead_of_what_will_be_started_and_of_nothing_else() {
+    let host = Host::new().await;
+    host.create("c1").await;
+    assert!(lock(&host.driver.expected).is_empty(), "it may never be started");
+    host.start("c1").await;
+    host.launch("c2").await;
+    let expected = lock(&host.driver.expected).clone();
+    let root = |name: &str| host.driver.guest(name).plan.root.clone();
+    assert!(expected.iter().all(|(_, likeness, there)| !likeness.is_empty() && *there), "{expected:?}");
+    let roots: Vec<_> = expected.into_iter().map(|(path, ..)| path).collect();
+    assert_eq!(roots, [root("c1"), root("c2")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_name_is_taken_once() {
     let host = Host::new().await;
     host.create("c1").await;
