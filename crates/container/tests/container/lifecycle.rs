@@ -9,7 +9,7 @@ use std::{
 use crate::support::{Host, exec_output, spec, wait_event};
 use stapes_instance::{
     Asked, Driver, DriverError, Event, ExecIo, ExecSpec, ExitReason, ExitStatus, FileKind, FileReply, FileRequest,
-    GuestFile, Plan, SpawnService, WriteMode,
+    GuestFile, Running, SpawnService, WriteMode,
 };
 
 #[test]
@@ -351,36 +351,37 @@ fn systemd_boots() {
     assert!(matches!(event, Event::Exited { reason: ExitReason::Halt, .. }), "{event:?}");
 }
 
-/// Pids of embryos in the groups of an instance.
-fn embryos_of(plan: &Plan) -> Vec<i32> {
-    let id = format!("/{}/payload", plan.id);
+/// The embryo of an instance: a child of the shim, as init is.
+fn embryos_of(running: &dyn Running) -> Vec<i32> {
+    let parent = |pid: u32| -> Option<String> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        Some(status.lines().find(|line| line.starts_with("PPid:"))?.to_owned())
+    };
+    let shim = parent(running.pid()).unwrap();
     let pids =
         std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid: &i32| {
-        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        read("comm").trim() == "stapes-embryo" && read("cgroup").contains(&id)
+    pids.filter(|pid: &u32| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.trim() == "stapes-embryo" && parent(*pid).as_ref() == Some(&shim)
     })
+    .map(|pid| pid as i32)
     .collect()
 }
 
 #[test]
 fn commands_run_after_their_embryo_was_killed_and_no_other_comes_unasked() {
     let Some(host) = Host::new("embryo") else { return };
-    let plan = host.busybox_plan(1);
-    let running = host.driver.start(&plan).unwrap();
-    let before = embryos_of(&plan);
-    if before.is_empty() {
-        // Version 2 alone: it is in no group of the instance's.
-        return running.kill().unwrap();
-    }
-    before.iter().for_each(|pid| stapes_sys::process::kill(*pid, 9).unwrap());
+    let running = host.driver.start(&host.busybox_plan(1)).unwrap();
+    let before = embryos_of(&*running);
+    assert_eq!(before.len(), 1);
+    stapes_sys::process::kill(before[0], 9).unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
-    while !embryos_of(&plan).is_empty() && Instant::now() < deadline {
+    while embryos_of(&*running).contains(&before[0]) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
     }
     std::thread::sleep(Duration::from_millis(50));
-    assert!(embryos_of(&plan).is_empty(), "whoever sweeps the group would find it");
+    assert!(embryos_of(&*running).is_empty(), "whoever sweeps the group would find it");
     assert_eq!(exec_output(&*running, "echo hello").0, "hello\n");
-    assert_eq!(embryos_of(&plan).len(), 1);
+    assert_eq!(embryos_of(&*running).len(), 1);
     running.kill().unwrap();
 }
